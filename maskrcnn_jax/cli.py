@@ -1,0 +1,44 @@
+"""`maskrcnn-jax COMMAND ...`: what the package does from the shell."""
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+import maskrcnn_jax
+
+# Each command's module in `maskrcnn_jax.commands`, and what the help says of it.
+_COMMANDS = {
+    "check": "find every fault of a data set, and count what it holds",
+    "convert": "turn a Detectron2 model into a bundle",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command.
+
+    Args:
+      argv: without the program's name; by default the process's own.
+
+    Returns:
+      The exit code: the command's, or 1 after an error, which is told on stderr. Wrong usage exits with 2.
+    """
+    argv = sys.argv[1:] if argv is None else argv
+    parser = argparse.ArgumentParser(prog="maskrcnn-jax", description="Mask R-CNN in JAX and Flax.")
+    parser.add_argument("--version", action="version", version=f"%(prog)s {maskrcnn_jax.__version__}")
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, summary in _COMMANDS.items():
+        subparser = subparsers.add_parser(name, help=summary, description=summary)
+        if name in argv[:1]:
+            command = importlib.import_module(f"maskrcnn_jax.commands.{name}")
+            command.add_arguments(subparser)
+    arguments = parser.parse_args(argv)
+    try:
+        return command.run(arguments) or 0
+    except (ValueError, OSError) as error:
+        print(f"maskrcnn-jax {arguments.command}: {error}", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

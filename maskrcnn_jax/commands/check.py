@@ -1,0 +1,68 @@
+"""`maskrcnn-jax check`: every fault of a data set with its file, and a summary of what it holds."""
+
+from __future__ import annotations
+
+import argparse
+import runpy
+import sys
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from maskrcnn_jax.config import MaskRCNNConfig
+from maskrcnn_jax.data.anchor_fit import anchor_grids
+from maskrcnn_jax.data.check import survey
+from maskrcnn_jax.data.check_report import fault_lines, summary_lines, write_histograms
+from maskrcnn_jax.data.readers import FORMATS, list_entries
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's options."""
+    parser.add_argument("path", type=Path, metavar="PATH", help="folder, or JSON file of a COCO data set")
+    parser.add_argument("--format", required=True, choices=FORMATS, help="how the data set is stored")
+    parser.add_argument("--images", type=Path, metavar="DIR", help="where a COCO file's names start from")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="compare boxes with this model's anchors")
+    parser.add_argument(
+        "--scale", type=float, default=1.0, help="images are enlarged by this before they meet the anchors"
+    )
+    parser.add_argument(
+        "--fragments",
+        type=float,
+        default=0.05,
+        metavar="SHARE",
+        help="doubt an instance if more than this share lies outside its largest piece; 1 is never",
+    )
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw histograms into this picture")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Prints what `check` finds; the exit code is 1 if that includes a fault or a doubt.
+
+    Raises:
+      DataError, ValueError: the set cannot even be listed.
+    """
+    listing = list_entries(arguments.format, arguments.path, images=arguments.images)
+    config = MaskRCNNConfig.c4()
+    if arguments.config:
+        config = MaskRCNNConfig.from_dict(
+            runpy.run_path(str(arguments.config))["get_config"]().model.to_dict()
+        )
+    columns = TextColumn("checking"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("", total=len(listing.entries))
+        found = survey(
+            listing,
+            anchor_grids(config),
+            scale=arguments.scale,
+            fragments=arguments.fragments,
+            progress=lambda done, _: bar.update(task, completed=done),
+        )
+    anchors = f"{arguments.config.name if arguments.config else 'C4, sizes 8 to 128 at stride 16'}"
+    if arguments.scale != 1:
+        anchors += f", images enlarged {arguments.scale:g} times"
+    sys.stdout.write("\n".join([*fault_lines(found), *summary_lines(found, anchors), ""]))
+    if arguments.plot:
+        write_histograms(found, arguments.plot)
+        sys.stdout.write(f"histograms   {arguments.plot}\n")
+    return int(bool(found.faults or found.doubts))

@@ -1,0 +1,1 @@
+"""From files to padded batches: NumPy and TensorFlow, without JAX."""

@@ -1,0 +1,69 @@
+"""Augmentation of colours: instances stay as they are, and so does what is drawn outside of them."""
+
+from __future__ import annotations
+
+import numpy as np
+import tensorflow as tf
+from jaxtyping import Float, Float32, Int, UInt8, UInt16
+
+from maskrcnn_jax.data.synthetic import EOSIN, HAEMATOXYLIN
+
+Image = UInt8[tf.Tensor, "H W 3"]
+Layers = UInt16[tf.Tensor, "L H W"]
+Seed = Int[tf.Tensor, "2"]
+
+
+def brightness_contrast(
+    image: Image, layers: Layers, seed: Seed, *, brightness: float, contrast: float
+) -> tuple[Image, Layers]:
+    """Shifts all values by up to `brightness` of the range, and stretches them by up to `contrast`.
+
+    The stretch is about the image's mean grey, which therefore moves by the shift alone.
+    """
+    shift_seed, stretch_seed = tf.unstack(tf.random.split(seed))
+    shift = 255 * _uniform(shift_seed, -brightness, brightness)
+    stretch = _uniform(stretch_seed, 1 - contrast, 1 + contrast)
+    values = tf.cast(image, tf.float32)
+    mean = tf.reduce_mean(values)
+    return _to_uint8((values - mean) * stretch + mean + shift), layers
+
+
+def stain_jitter(
+    image: Image, layers: Layers, seed: Seed, *, scale: float, shift: float
+) -> tuple[Image, Layers]:
+    """Changes how strongly haematoxylin and eosin have taken, each by itself (Tellez et al. 2018).
+
+    Optical density d is split into the two stains and a rest (Ruifrok and Johnston 2001); of each stain
+    d becomes a * d + b, a from 1 - scale to 1 + scale, b from -shift to shift. The rest stays. Without a
+    shift, white stays white.
+    """
+    scale_seed, shift_seed = tf.unstack(tf.random.split(seed))
+    factors = tf.concat([_uniform(scale_seed, 1 - scale, 1 + scale, [2]), [1.0]], axis=0)
+    shifts = tf.concat([_uniform(shift_seed, -shift, shift, [2]), [0.0]], axis=0)
+    stains = _stain_matrix()
+    unmix = np.linalg.inv(stains).astype(np.float32)
+    # In RGB: density @ unmix gives the stains, @ stains goes back; both at once, as a 3 x 3 matrix.
+    mix = tf.matmul(unmix * factors, stains)
+    density = tf.tensordot(_density(image), mix, 1) + tf.linalg.matvec(stains, shifts, transpose_a=True)
+    return _to_uint8(256 * tf.exp(-density * np.float32(np.log(10))) - 1), layers
+
+
+def _stain_matrix() -> Float32[np.ndarray, "3 3"]:
+    """Rows: density of haematoxylin, eosin and the direction across both, in R, G, B."""
+    rest = np.cross(HAEMATOXYLIN, EOSIN)
+    rows = np.stack([HAEMATOXYLIN, EOSIN, rest])
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+
+def _density(image: Image) -> Float32[tf.Tensor, "H W 3"]:
+    """Optical density, 0 for white; one is added so that black has one, too."""
+    table = -np.log10((np.arange(256) + 1) / 256).astype(np.float32)
+    return tf.gather(table, tf.cast(image, tf.int32))
+
+
+def _to_uint8(values: Float32[tf.Tensor, "H W 3"]) -> Image:
+    return tf.cast(tf.round(tf.clip_by_value(values, 0, 255)), tf.uint8)
+
+
+def _uniform(seed: Seed, low: float, high: float, shape: list[int] | None = None) -> Float[tf.Tensor, "..."]:
+    return tf.random.stateless_uniform(shape or [], seed, low, high)

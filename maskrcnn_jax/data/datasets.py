@@ -1,0 +1,131 @@
+"""From the `data` section of a config to records: which data set, and which part of it."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from maskrcnn_jax.data.entries import Entry, Listing, Reading, read_records
+from maskrcnn_jax.data.images import read_image
+from maskrcnn_jax.data.readers import FORMATS, list_entries
+from maskrcnn_jax.data.records import DataError, Record, encode_layers
+from maskrcnn_jax.data.synthetic import draw_records
+
+Progress = Callable[[int, int], None]
+
+
+def load_split(data: ConfigDict, split: str, *, progress: Progress | None = None) -> Sequence[Record]:
+    """The records of one split.
+
+    Args:
+      data: `format` says how to read. `synthetic` draws `train_images` and `validation_images` from
+        disjoint random streams. `mask_folder`, `coco` and `labels` read `path` (and, for COCO, the folder
+        `images`, if it is not in a usual place); validation is all of `validation_path` if that is given,
+        else the last `validation_images` of `path`. With `prepared`, a folder, these formats are written
+        there as shards once, and training reads record by record instead of holding all.
+        `test_images` and `test_ids` name a folder of images without ground truth and the JSON list of
+        their `file_name` and `id`.
+      split: `train`, `validation` or `test`.
+      progress: called with the number of images done and of all.
+
+    Raises:
+      ValueError: an unknown format or split, or a split that this config does not have.
+      DataError: lists every fault of the data set.
+    """
+    if split not in ("train", "validation", "test"):
+        raise ValueError(f"unknown split {split!r}: choose train, validation or test")
+    if split == "test":
+        return _test_records(data, progress)
+    if data.format == "synthetic":
+        count, stream = (data.train_images, 0) if split == "train" else (data.validation_images, 1)
+        return draw_records(count, seed=2 * data.seed + stream, size=data.size, name=split)
+    if data.get("prepared"):
+        return _prepared_records(data, split, progress)
+    return read_records(split_entries(data, split), progress=progress)
+
+
+def class_names(data: ConfigDict, num_classes: int) -> tuple[str, ...]:
+    """The name of each class of the data set.
+
+    Raises:
+      ValueError: a model of `num_classes` classes does not suit it; or as `load_split`.
+    """
+    names = ("nucleus",) if data.format == "synthetic" else _listing(data, data.get("path")).categories
+    if len(names) != num_classes:
+        raise ValueError(
+            f"model.num_classes is {num_classes}, but the data has {len(names)} ({', '.join(names[:5])}"
+            f"{', ...' * (len(names) > 5)}): set model.num_classes to {len(names)}"
+        )
+    return names
+
+
+def split_entries(data: ConfigDict, split: str) -> list[Entry]:
+    """The images of the `train` or `validation` split, listed but not read; raises as `load_split`."""
+    apart = data.get("validation_path")
+    path = apart if apart and split == "validation" else data.path
+    listing = _listing(data, path)
+    if apart:
+        return listing.entries
+    held_out, count = data.validation_images, len(listing.entries)
+    if not 0 <= held_out < count:
+        raise ValueError(f"data.validation_images is {held_out}, but {path} has {count} images")
+    cut = count - held_out
+    return listing.entries[:cut] if split == "train" else listing.entries[cut:]
+
+
+def _listing(data: ConfigDict, path: str) -> Listing:
+    if data.format not in FORMATS:
+        known = ", ".join(("synthetic", *FORMATS))
+        raise ValueError(f"data.format {data.format!r} is unknown: choose one of {known}")
+    if not Path(path).exists():
+        raise ValueError(f"the data folder {path} does not exist: set data.path to where the data set is")
+    listing = list_entries(data.format, path, images=data.get("images") or None)
+    if listing.faults:
+        raise DataError(listing.faults)
+    return listing
+
+
+def _prepared_records(data: ConfigDict, split: str, progress: Progress | None) -> Sequence[Record]:
+    from maskrcnn_jax.data.builder import prepare  # late: TFDS takes a while to import
+    from maskrcnn_jax.data.prepared import PreparedRecords
+
+    splits = {name: split_entries(data, name) for name in ("train", "validation")}
+    splits = {name: entries for name, entries in splits.items() if entries}
+    if split not in splits:
+        return []
+    return PreparedRecords(prepare(data.prepared, splits, progress=progress), split)
+
+
+def _test_records(data: ConfigDict, progress: Progress | None) -> list[Record]:
+    """Images without ground truth, with the ids that their results must carry."""
+    if not data.get("test_images"):
+        raise ValueError("this config has no test split: set data.test_images and data.test_ids")
+    folder, ids = Path(data.test_images), Path(data.test_ids)
+    for field, path in (("test_images", folder), ("test_ids", ids)):
+        if not path.exists():
+            raise ValueError(f"data.{field}: {path} does not exist")
+    try:
+        names = [(int(entry["id"]), str(entry["file_name"])) for entry in json.loads(ids.read_text())]
+    except (ValueError, LookupError, TypeError) as error:
+        wanted = "a JSON list of objects with `id`, a number, and `file_name`"
+        raise ValueError(f"data.test_ids: {ids} is not {wanted} ({error!r})") from error
+    twice = sorted(number for number, count in Counter(number for number, _ in names).items() if count > 1)
+    if twice:
+        raise ValueError(f"data.test_ids: {ids} gives {twice} to several images: each needs its own id")
+    entries = [
+        Entry(number, Path(name).stem, str(folder / name), partial(_read_unlabelled, number, folder / name))
+        for number, name in names
+    ]
+    return read_records(entries, progress=progress)
+
+
+def _read_unlabelled(image_id: int, path: Path) -> Reading:
+    image = read_image(path)
+    record = Record(image_id, path.stem, image, encode_layers([], image.shape[:2]), np.zeros(0, np.int32))
+    return Reading(record, [], [], [])

@@ -1,0 +1,158 @@
+"""Image and label files as arrays: PNG, JPEG, TIFF, BMP and NPY, with a fault for whatever is none."""
+
+from __future__ import annotations
+
+import io
+import os
+from pathlib import Path
+
+import numpy as np
+import tifffile
+from jaxtyping import Int, UInt8
+from PIL import Image
+
+from maskrcnn_jax.data.records import DataError, Fault
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
+LABEL_SUFFIXES = (".png", ".tif", ".tiff", ".npy")
+
+# What Pillow, tifffile and NumPy raise on damaged files.
+UNREADABLE = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    Image.DecompressionBombError,
+    tifffile.TiffFileError,
+)
+_RGB_MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV", "LAB")
+_TIFF = (".tif", ".tiff")
+
+
+def read_image(path: str | os.PathLike) -> UInt8[np.ndarray, "H W 3"]:
+    """One image file as RGB.
+
+    Grey and palette images are spread over the channels, 16-bit values keep their high byte, and
+    transparency is dropped: a pixel keeps its stored colour.
+
+    Raises:
+      DataError: names the file that cannot be read and says why.
+    """
+    path = Path(path)
+    try:
+        if _is_deep_colour(path):
+            return _rgb_of_array(_tiff_page(path))
+        return _rgb_of_file(path)
+    except UNREADABLE as error:
+        raise DataError([unreadable(path, error)]) from error
+
+
+def decode_image(code: bytes) -> UInt8[np.ndarray, "H W 3"]:
+    """As `read_image`, from the bytes of a file that Pillow reads."""
+    return _rgb_of_file(io.BytesIO(code))
+
+
+def read_labels(path: str | os.PathLike) -> Int[np.ndarray, "H W"]:
+    """One label image: whole numbers, 0 for the background. A palette image gives its indices.
+
+    Raises:
+      DataError: names the file that cannot be read, or is no label image, and says why.
+    """
+    path = Path(path)
+    try:
+        if path.suffix.lower() == ".npy":
+            labels = np.load(path, allow_pickle=False)
+        elif path.suffix.lower() in _TIFF and not _pillow_reads_exactly(path):
+            labels = _tiff_page(path)
+        else:
+            with Image.open(path) as image:
+                _require_one_page(image)
+                labels = np.asarray(image)
+    except UNREADABLE as error:
+        raise DataError([unreadable(path, error)]) from error
+    if labels.ndim != 2 or 0 in labels.shape or labels.dtype.kind not in "bui":
+        what = f"is no label image: {labels.dtype} of shape {labels.shape}"
+        raise DataError([Fault(str(path), what, "save one whole number a pixel, 0 for the background")])
+    if labels.dtype.kind == "i" and labels.min() < 0:
+        remedy = "use 0 for the background and what is not labelled"
+        raise DataError([Fault(str(path), f"holds the label {labels.min()}", remedy)])
+    return labels
+
+
+def image_files(folder: Path, suffixes: tuple[str, ...] = IMAGE_SUFFIXES) -> list[Path]:
+    """The files of a folder with these suffixes, sorted; hidden ones are left out."""
+    return sorted(p for p in folder.iterdir() if p.suffix.lower() in suffixes and is_visible_file(p))
+
+
+def is_visible_file(path: Path) -> bool:
+    return path.is_file() and not path.name.startswith(".")
+
+
+def unexpected_files(folder: Path, suffixes: tuple[str, ...]) -> list[Fault]:
+    """What lies in a folder of images and is none of these types."""
+    others = (p for p in sorted(folder.iterdir()) if is_visible_file(p) and p.suffix.lower() not in suffixes)
+    remedy = f"move it away, or save it as one of {', '.join(suffixes)}"
+    return [Fault(str(path), "is a file of a type that is not read here", remedy) for path in others]
+
+
+def unreadable(path: Path, error: Exception) -> Fault:
+    """The fault of a file that raised one of `UNREADABLE`."""
+    if not path.exists():
+        return Fault(str(path), "cannot be read: it is not there", "restore the file or correct its name")
+    if path.stat().st_size == 0:
+        return Fault(str(path), "cannot be read: it has zero bytes", "copy it again from its source")
+    what = str(error).replace(str(path), path.name) or type(error).__name__
+    remedy = "copy it again from its source; if it is whole, save it as an 8-bit PNG"
+    return Fault(str(path), f"cannot be read: {what}", remedy)
+
+
+def _rgb_of_file(file: Path | io.BytesIO) -> UInt8[np.ndarray, "H W 3"]:
+    with Image.open(file) as image:
+        _require_one_page(image)
+        if image.mode.startswith("I;16"):
+            return _rgb_of_array(np.asarray(image))
+        if image.mode not in _RGB_MODES:
+            raise ValueError(f"its pixels are {image.mode!r}, which has no fixed range")
+        return np.asarray(image.convert("RGB"))
+
+
+def _rgb_of_array(pixels: np.ndarray) -> UInt8[np.ndarray, "H W 3"]:
+    """Grey or colour of 8 or 16 bits; channels first or last, those past the third are dropped."""
+    if pixels.dtype not in (np.uint8, np.uint16):
+        raise ValueError(f"its pixels are {pixels.dtype}, which has no fixed range")
+    if pixels.ndim == 3 and pixels.shape[0] in (3, 4) and pixels.shape[2] not in (3, 4):
+        pixels = np.moveaxis(pixels, 0, 2)
+    if pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[2] not in (3, 4)):
+        raise ValueError(f"it has the shape {pixels.shape}, which is no grey or RGB image")
+    if pixels.dtype == np.uint16:
+        pixels = (pixels >> 8).astype(np.uint8)
+    return np.repeat(pixels[..., None], 3, axis=2) if pixels.ndim == 2 else pixels[..., :3].copy()
+
+
+def _require_one_page(image: Image.Image) -> None:
+    if getattr(image, "n_frames", 1) > 1:
+        raise ValueError(f"it holds {image.n_frames} pages, expected one")
+
+
+def _is_deep_colour(path: Path) -> bool:
+    """Whether a TIFF has colour channels of more than 8 bits, or planes apart, which Pillow cannot read."""
+    if path.suffix.lower() not in _TIFF or path.stat().st_size == 0:
+        return False
+    with tifffile.TiffFile(path) as file:
+        page = file.pages[0]
+        return len(page.shape) > 2 and (page.dtype != np.uint8 or page.planarconfig == 2)
+
+
+def _pillow_reads_exactly(path: Path) -> bool:
+    """Whether a label TIFF has at most 16 bits; Pillow also knows the compressions that tifffile lacks."""
+    if path.stat().st_size == 0:
+        return True  # it has the better message
+    with tifffile.TiffFile(path) as file:
+        return file.pages[0].dtype in (np.bool_, np.uint8, np.uint16) and len(file.pages[0].shape) == 2
+
+
+def _tiff_page(path: Path) -> np.ndarray:
+    with tifffile.TiffFile(path) as file:
+        if len(file.pages) > 1:
+            raise ValueError(f"it holds {len(file.pages)} pages, expected one")
+        return file.pages[0].asarray()

@@ -1,0 +1,264 @@
+"""From records to padded batches: an endless, indexed stream that any step can be entered at.
+
+Sample i of step s depends on (seed, s, i) alone. All samples are numbered through: number
+s * batch_size + i names the epoch, the place in that epoch's permutation, and the augmentation's seed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from jaxtyping import Bool, Float32, Int, Shaped, UInt16
+
+from maskrcnn_jax.data.augment import Augmentation, compose
+from maskrcnn_jax.data.records import Record
+from maskrcnn_jax.structures import Batch
+
+# From a record's index to its image, layers, classes, crowd, and the layer of each instance.
+Read = Callable[[tf.Tensor], tuple[tf.Tensor, ...]]
+
+
+def batches(
+    records: Sequence[Record],
+    *,
+    augment: Sequence[Mapping[str, Any]],
+    canvas: tuple[int, int],
+    batch_size: int,
+    max_instances: int,
+    seed: int,
+    start_step: int = 0,
+    steps: int | None = None,
+    process_index: int = 0,
+    process_count: int = 1,
+    prefetch: int = 2,
+) -> Iterator[Batch]:
+    """Shuffles, augments, pads and batches records; every epoch is a new permutation.
+
+    Args:
+      records: all of the training set. Those in a list or tuple are copied once and held in memory. Any
+        other sequence is read record by record, and says in `depth` how many layers a record has at most.
+      augment: the ops and their arguments, as `augment.compose` takes them.
+      canvas: height and width to which every image is padded.
+      batch_size: images of one step, over all processes.
+      max_instances: G. Of an image with more instances the first G stay; the pixels of the others become
+        background, and `Batch.cut` says how many they were.
+      seed: of the order and of the augmentation.
+      start_step: the first step; a run that resumes there gets what it would have got.
+      steps: how many to give, None for no end.
+      process_index, process_count: each process gets its own equal slice of every step's batch.
+      prefetch: batches that are prepared ahead.
+
+    Returns:
+      Batches of NumPy arrays; `Batch.index` is the position in `records`.
+
+    Raises:
+      ValueError: there are no records, the batch cannot be shared out, an augmentation is unknown, or,
+        once it comes up, an image is larger than the canvas.
+    """
+    _require(len(records) > 0, "there are no records to make batches of: check the data set's path and split")
+    _require(
+        batch_size % process_count == 0,
+        f"batch_size {batch_size} must be a multiple of the {process_count} processes",
+    )
+    hide_gpus_from_tensorflow()
+    share = batch_size // process_count
+    failures: list[Exception] = []
+    read, depth = _in_memory(records) if isinstance(records, list | tuple) else _on_demand(records, failures)
+    make_sample = _sampler(read, len(records), depth, compose(augment), canvas, max_instances, seed)
+
+    @tf.autograph.experimental.do_not_convert
+    def numbered(k: tf.Tensor) -> Batch:
+        step, i = k // share, k % share
+        return make_sample(step * batch_size + process_index * share + i)
+
+    end = np.iinfo(np.int64).max if steps is None else (start_step + steps) * share
+    dataset = tf.data.Dataset.range(start_step * share, end)
+    dataset = dataset.map(numbered, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    dataset = dataset.batch(share, drop_remainder=True).prefetch(prefetch)
+    return _checked(dataset, records, canvas, failures)
+
+
+def hide_gpus_from_tensorflow() -> None:
+    """Keeps TensorFlow on the CPU, or it would take the memory that JAX needs.
+
+    Raises:
+      RuntimeError: TensorFlow has a GPU already.
+    """
+    if not tf.config.get_visible_devices("GPU"):
+        return
+    try:
+        tf.config.set_visible_devices([], "GPU")
+    except RuntimeError as error:
+        message = "TensorFlow has started on a GPU: call hide_gpus_from_tensorflow() before its first use"
+        raise RuntimeError(message) from error
+
+
+def tight_boxes(
+    layers: UInt16[tf.Tensor, "L H W"], count: tf.Tensor
+) -> tuple[Float32[tf.Tensor, "N 4"], Bool[tf.Tensor, "N"]]:
+    """Boxes around the pixels of instances 1..count (0 where there are none), and which have any.
+
+    Only the ends of each run of equal pixels along a row enter the minimum and maximum, which are slow.
+    """
+    left = tf.pad(layers[:, :, :-1], [[0, 0], [0, 0], [1, 0]])
+    right = tf.pad(layers[:, :, 1:], [[0, 0], [0, 0], [0, 1]])
+    marked = layers != 0
+    first = tf.where(marked & (layers != left))  # in raster order, so first[k] and last[k] are one run
+    last = tf.where(marked & (layers != right))
+    instance = tf.cast(tf.gather_nd(layers, first), tf.int32) - 1
+    corner = tf.cast(tf.stack([first[:, 2], first[:, 1]], axis=1), tf.int32)
+    corner_end = tf.cast(tf.stack([last[:, 2], last[:, 1]], axis=1), tf.int32) + 1
+    low = tf.math.unsorted_segment_min(corner, instance, count)
+    high = tf.math.unsorted_segment_max(corner_end, instance, count)
+    present = high[:, 0] > 0
+    boxes = tf.where(present[:, None], tf.concat([low, high], axis=1), 0)
+    return tf.cast(boxes, tf.float32), present
+
+
+def _sampler(
+    read: Read,
+    count: int,
+    depth: int,
+    augment: Augmentation,
+    canvas: tuple[int, int],
+    max_instances: int,
+    seed: int,
+) -> Callable[[tf.Tensor], Batch]:
+    """Graph code that makes one sample, a Batch without its first axis, from its number."""
+
+    def make_sample(number: tf.Tensor) -> Batch:
+        index = _permuted(number, count, seed)
+        image, layers, classes, crowd, layer = read(index)
+        key = tf.stack([tf.constant(seed, tf.int64), number])
+        image, layers = augment(image, layers, key)
+        layers, boxes, (classes, crowd, layer), cut = _keep_visible(
+            layers, (classes, crowd, layer), max_instances
+        )
+        # Too large images are cut here and refused by `_checked`, which knows their names.
+        content, content_layers = image[: canvas[0], : canvas[1]], layers[:, : canvas[0], : canvas[1]]
+        return Batch(
+            images=_pad(content, (*canvas, 3)),
+            sizes=tf.shape(image)[:2],
+            boxes=_pad(boxes, (max_instances, 4)),
+            classes=_pad(classes, (max_instances,)),
+            valid=_pad(~crowd, (max_instances,)),
+            crowd=_pad(crowd, (max_instances,)),
+            layers=_pad(layer, (max_instances,)),
+            instance_map=_pad(content_layers, (depth, *canvas)),
+            index=tf.cast(index, tf.int32),
+            cut=cut,
+        )
+
+    return make_sample
+
+
+def _in_memory(records: Sequence[Record]) -> tuple[Read, int]:
+    """All records end to end in one tensor per field: what cuts one out by its index, and the most layers.
+
+    The tensors are eager: the graph refers to them, so that nothing is copied into it.
+    """
+
+    def field(arrays: list[np.ndarray]) -> tuple[tf.Tensor, tf.Tensor]:
+        ends = np.cumsum([0] + [array.size for array in arrays])
+        return tf.constant(np.concatenate([array.ravel() for array in arrays])), tf.constant(ends)
+
+    images = field([record.image for record in records])
+    layers = field([record.layers for record in records])
+    classes = field([record.classes for record in records])
+    crowd = field([record.crowd for record in records])
+    layer = field([record.layer for record in records])
+    shapes = tf.constant([record.layers.shape for record in records])
+
+    def read(index: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        fields = (images, layers, classes, crowd, layer)
+        flat = [values[ends[index] : ends[index + 1]] for values, ends in fields]
+        depth, height, width = tf.unstack(shapes[index])
+        return tf.reshape(flat[0], [height, width, 3]), tf.reshape(flat[1], [depth, height, width]), *flat[2:]
+
+    return read, max(len(record.layers) for record in records)
+
+
+def _on_demand(records: Sequence[Record], failures: list[Exception]) -> tuple[Read, int]:
+    """As `_in_memory`, but each record is read when its turn comes; `failures` gets what that raises."""
+    kinds = ((tf.uint8, (None, None, 3)), (tf.uint16, (None, None, None)), (tf.int32, (None,)))
+    kinds += ((tf.bool, (None,)), (tf.int32, (None,)))
+
+    def load(index: np.int64) -> tuple[np.ndarray, ...]:
+        try:
+            record = records[int(index)]
+        except Exception as error:
+            failures.append(error)
+            raise
+        return record.image, record.layers, record.classes, record.crowd, record.layer
+
+    def read(index: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        fields = tf.numpy_function(load, [index], [dtype for dtype, _ in kinds], stateful=False)
+        return tuple(tf.ensure_shape(x, shape) for x, (_, shape) in zip(fields, kinds, strict=True))
+
+    return read, records.depth
+
+
+def _permuted(number: tf.Tensor, count: int, seed: int) -> Int[tf.Tensor, ""]:
+    """The record of a sample: place `number` % `count` of the epoch's permutation, with no state."""
+    epoch, place = number // count, number % count
+    key = tf.stack([tf.constant(seed, tf.int64), epoch])
+    return tf.random.experimental.index_shuffle(place, key, tf.constant(count - 1, tf.int64))
+
+
+def _keep_visible(
+    layers: UInt16[tf.Tensor, "L H W"],
+    fields: Sequence[Shaped[tf.Tensor, "N"]],
+    max_instances: int,
+) -> tuple[tf.Tensor, tf.Tensor, list[tf.Tensor], tf.Tensor]:
+    """Drops instances without pixels and those past `max_instances`; numbers the others 1..n in order.
+
+    Returns:
+      The renumbered layers; tight boxes and `fields` of what stays; how many were past the end.
+    """
+    boxes, present = tight_boxes(layers, tf.shape(fields[0])[0])
+    rank = tf.cumsum(tf.cast(present, tf.int32))
+    stays = present & (rank <= max_instances)
+    new_values = tf.concat([[0], tf.where(stays, rank, 0)], axis=0)
+    layers = tf.gather(tf.cast(new_values, tf.uint16), tf.cast(layers, tf.int32))
+    kept = tf.where(stays)[:, 0]
+    cut = tf.maximum(tf.reduce_sum(tf.cast(present, tf.int32)) - max_instances, 0)
+    return layers, tf.gather(boxes, kept), [tf.gather(field, kept) for field in fields], cut
+
+
+def _pad(values: tf.Tensor, shape: tuple[int, ...]) -> tf.Tensor:
+    """Zeros after the content, up to a static shape."""
+    missing = tf.constant(shape) - tf.shape(values)
+    return tf.ensure_shape(tf.pad(values, tf.stack([tf.zeros_like(missing), missing], axis=1)), shape)
+
+
+def _checked(
+    dataset: tf.data.Dataset,
+    records: Sequence[Record],
+    canvas: tuple[int, int],
+    failures: list[Exception],
+) -> Iterator[Batch]:
+    """The batches, once it is clear that their images fit; what failed in a thread is raised as it was."""
+    try:
+        for batch in dataset.as_numpy_iterator():
+            for index, size in zip(batch.index, batch.sizes, strict=True):
+                if (size > canvas).any():
+                    raise ValueError(_misfit(records[index].name, size, canvas))
+            yield batch
+    except tf.errors.OpError:
+        if failures:
+            raise failures[0] from None
+        raise
+
+
+def _misfit(name: str, size: Sequence[int], canvas: tuple[int, int]) -> str:
+    found = f"image {name!r} has {size[0]} x {size[1]} pixels after augmentation"
+    remedy = f"the canvas {canvas[0]} x {canvas[1]}: raise `canvas`, or crop or resize to less in `augment`"
+    return f"{found}, more than {remedy}"
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ValueError(message)

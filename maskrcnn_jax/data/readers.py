@@ -1,0 +1,41 @@
+"""The data set formats by name, and what to say when the wrong one was chosen."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from maskrcnn_jax.config import nearest
+from maskrcnn_jax.data import coco_json, label_images, mask_folder
+from maskrcnn_jax.data.entries import Listing
+from maskrcnn_jax.data.records import DataError, Fault
+
+FORMATS = {"mask_folder": mask_folder, "coco": coco_json, "labels": label_images}
+
+
+def list_entries(format: str, path: str | os.PathLike, *, images: str | os.PathLike | None = None) -> Listing:
+    """What a data set holds, without reading any image.
+
+    Args:
+      format: one of `FORMATS`; each module says what it expects.
+      path: the folder, or the JSON file of a COCO data set.
+      images: where a COCO file's file names start from; None looks in the usual places.
+
+    Raises:
+      ValueError: the format is unknown, or `images` is given where it means nothing.
+      DataError: there is nothing of this format; if it looks like another one, the error says so.
+    """
+    if format not in FORMATS:
+        raise ValueError(
+            f"the data format {format!r} is unknown{nearest(format, FORMATS)}: choose {', '.join(FORMATS)}"
+        )
+    if images is not None and format != "coco":
+        raise ValueError(f"`images` is for COCO files only, the format is {format}")
+    path = Path(path)
+    others = [name for name, module in FORMATS.items() if name != format and module.matches(path)]
+    if others and not FORMATS[format].matches(path):
+        remedy = f"set the format to {others[0]}"
+        raise DataError([Fault(str(path), f"is no {format} data set, but looks like {others[0]}", remedy)])
+    if format == "coco":
+        return coco_json.list_entries(path, None if images is None else Path(images))
+    return FORMATS[format].list_entries(path)

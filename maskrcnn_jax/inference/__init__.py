@@ -1,0 +1,1 @@
+"""From a model's detections to the files that people use."""

@@ -1,0 +1,232 @@
+"""Mask R-CNN: backbone, optional pyramid, RPN and RoI heads, composed into losses and detections."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from flax import traverse_util
+from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8
+
+from maskrcnn_jax.config import MaskRCNNConfig
+from maskrcnn_jax.models import roi_heads, rpn
+from maskrcnn_jax.models.fpn import FPN
+from maskrcnn_jax.models.layers import Fill, inside
+from maskrcnn_jax.models.resnet import ResNet
+from maskrcnn_jax.models.roi_heads import C4Heads, Features, FPNHeads
+from maskrcnn_jax.ops.sampling import Sample
+from maskrcnn_jax.structures import Batch, Detections, Proposals
+
+LOSSES = ("loss_cls", "loss_box_reg", "loss_mask", "loss_rpn_cls", "loss_rpn_loc")
+
+
+class MaskRCNN(nn.Module):
+    """The whole model as pure functions of (params, arrays, key); see `losses` and `detect`.
+
+    Images may be padded at the right and bottom: the results do not depend on how much.
+    """
+
+    config: MaskRCNNConfig
+
+    def setup(self):
+        dtype = jnp.dtype(self.config.dtype)
+        self.backbone = ResNet(self.config.backbone, dtype)
+        if self.config.fpn is not None:
+            self.neck = FPN(self.config.fpn, dtype)
+        self.rpn = rpn.RPNHead(self.config.rpn, dtype)
+        self.roi_heads = (C4Heads if self.config.fpn is None else FPNHeads)(self.config)
+
+    def __call__(self, images: UInt8[Array, "B H W 3"], sizes: Int[Array, "B 2"]):
+        """Runs every layer once, on one RoI an image; the parameters are known from it."""
+        features = self.features(images, sizes)
+        boxes = jnp.zeros((images.shape[0], 1, 4))
+        outputs = self.roi_heads.boxes(features, boxes)
+        return self.rpn(*features), outputs, self.roi_heads.masks(features, boxes)
+
+    def features(self, images: UInt8[Array, "B H W 3"], sizes: Int[Array, "B 2"]) -> Features:
+        """The levels that RPN and RoI heads read.
+
+        Args:
+          images: RGB, 0..255, content at the top left.
+          sizes: height and width of the content in pixels.
+        """
+        images, padded = normalize(self.config, images, sizes)
+        stages = self.backbone(images, padded)
+        extents = tuple(-(-padded // stride) for stride in self.config.levels)
+        if self.config.fpn is None:
+            return Features((stages[self.config.backbone.last_stage],), extents)
+        return Features(tuple(self.neck(stages, extents)), extents)
+
+    def propose(
+        self, features: Features, sizes: Int[Array, "B 2"], *, training: bool
+    ) -> tuple[Proposals, Float[Array, "B N"], Float[Array, "B N 4"]]:
+        """Proposals of each image, and the RPN's logits and deltas of all anchors."""
+        logits, deltas = self.rpn(*features)
+        anchors, valid = self._anchors(features)
+
+        def one(logits, deltas, valid, size):
+            return rpn.propose(self.config.rpn, logits, deltas, anchors, valid, size, training=training)
+
+        proposals = jax.vmap(one)(*jax.lax.stop_gradient((logits, deltas)), valid, sizes)
+        return proposals, logits, deltas
+
+    def losses(
+        self,
+        batch: Batch,
+        key: PRNGKeyArray,
+        *,
+        anchor_sample: Sample | None = None,
+        proposals: Proposals | None = None,
+        roi_sample: Sample | None = None,
+    ) -> dict[str, Float[Array, ""]]:
+        """The five losses of a training step; their sum is what is minimised.
+
+        Args:
+          batch: padded images and ground truths.
+          key: decides which anchors and RoIs are drawn.
+          anchor_sample, proposals, roi_sample: fixed choices (with a batch axis) in place of the model's
+            own, to compare losses and gradients with another implementation.
+
+        Returns:
+          `loss_cls`, `loss_box_reg`, `loss_mask`, `loss_rpn_cls`, `loss_rpn_loc`, with Detectron2's
+          normalisers; float32 scalars.
+        """
+        features = self.features(batch.images, batch.sizes)
+        found, logits, deltas = self.propose(features, batch.sizes, training=True)
+        anchor_key, roi_key = jax.random.split(key)
+        losses = self._rpn_losses(features, logits, deltas, batch, anchor_key, anchor_sample)
+        return losses | self._roi_losses(features, proposals or found, batch, roi_key, roi_sample)
+
+    def detect(self, images: UInt8[Array, "B H W 3"], sizes: Int[Array, "B 2"]) -> Detections:
+        """The best detections of each image, with their masks as probabilities over their boxes.
+
+        Args:
+          images: RGB, 0..255, content at the top left.
+          sizes: height and width of the content in pixels.
+        """
+        features = self.features(images, sizes)
+        proposals = self.propose(features, sizes, training=False)[0]
+        boxes, scores, classes, valid = self.detect_boxes(features, proposals, sizes)
+        return Detections(boxes, scores, classes, self.detect_masks(features, boxes, classes), valid)
+
+    def detect_boxes(self, features: Features, proposals: Proposals, sizes: Int[Array, "B 2"]):
+        """Boxes (B, D, 4), scores, classes and validity (B, D) of the detections among the proposals."""
+        logits, deltas, _ = self.roi_heads.boxes(features, proposals.boxes)
+        batch = sizes.shape[0]
+        logits, deltas = (x.reshape(batch, -1, *x.shape[1:]) for x in (logits, deltas))
+        one = functools.partial(
+            roi_heads.select_detections, self.config.detection, self.config.roi.box_weights
+        )
+        return jax.vmap(one)(logits, deltas, proposals, sizes)
+
+    def detect_masks(
+        self, features: Features, boxes: Float[Array, "B D 4"], classes: Int[Array, "B D"]
+    ) -> Float[Array, "B D M M"]:
+        """Mask probabilities of each box for its class."""
+        logits = self.roi_heads.masks(features, boxes)
+        chosen = roi_heads.select_class(logits, classes.reshape(-1), axis=-1)
+        return jax.nn.sigmoid(chosen).reshape(*classes.shape, *chosen.shape[1:])
+
+    def _anchors(self, features):
+        shapes = [level.shape[1:3] for level in features.levels]
+        anchors = rpn.make_anchors(self.config.rpn, shapes, self.config.levels)
+        valid = jax.vmap(lambda e: rpn.valid_anchors(self.config.rpn, shapes, e))(features.extents)
+        return anchors, valid
+
+    def _rpn_losses(self, features, logits, deltas, batch, key, fixed):
+        anchors, usable = self._anchors(features)
+
+        def one(logits, deltas, usable, boxes, valid, key, fixed):
+            drawn, matched = rpn.sample_anchors(self.config.rpn, anchors, usable, boxes, valid, key)
+            return rpn.rpn_losses(self.config.rpn, logits, deltas, anchors, boxes, fixed or drawn, matched)
+
+        keys = jax.random.split(key, len(logits))
+        losses = jax.vmap(one)(logits, deltas, usable, batch.boxes, batch.valid, keys, fixed)
+        return jax.tree.map(jnp.mean, losses)
+
+    def _roi_losses(self, features, proposals, batch, key, fixed):
+        keys = jax.random.split(key, len(batch.index))
+        one = functools.partial(roi_heads.sample_rois, self.config)
+        rois = jax.vmap(one)(proposals, batch.boxes, batch.classes, batch.valid, keys, fixed, batch.crowd)
+        matched = jnp.take_along_axis(batch.boxes, rois.instance[..., None], axis=1)
+        logits, deltas, shared = self.roi_heads.boxes(features, rois.boxes)
+
+        def flat(x):
+            return x.reshape(-1, *x.shape[2:])
+
+        losses = roi_heads.box_losses(self.config, logits, deltas, jax.tree.map(flat, rois), flat(matched))
+        # Foreground comes first, so that the mask branch needs only this many rows.
+        most = int(self.config.roi.samples * self.config.roi.positive_fraction)
+        foreground = jax.tree.map(lambda x: x[:, :most], rois)
+        if shared is not None:
+            shared = flat(shared.reshape(*rois.valid.shape, *shared.shape[1:])[:, :most])
+        targets = functools.partial(roi_heads.roi_mask_targets, size=self.config.mask_size)
+        targets = jax.vmap(targets)(batch.instance_map, batch.layers, foreground)
+        masks = self.roi_heads.masks(features, foreground.boxes, shared)
+        foreground = jax.tree.map(flat, foreground)
+        loss = roi_heads.mask_loss(masks, foreground.classes, flat(targets), foreground.positive)
+        return losses | {"loss_mask": loss}
+
+
+def normalize(
+    config: MaskRCNNConfig, images: UInt8[Array, "B H W 3"], sizes: Int[Array, "B 2"]
+) -> tuple[Float[Array, "B h w 3"], Int[Array, "B 2"]]:
+    """Network input, and the extent that counts as image: sizes rounded up to `config.divisibility`.
+
+    Zeros fill everything outside the content, as Detectron2 pads after normalising.
+    """
+    mean, std = (jnp.array(v, jnp.float32).reshape(1, 1, 1, 3) for v in (config.pixel_mean, config.pixel_std))
+    order = images if config.channel_order == "RGB" else images[..., ::-1]
+    height, width = images.shape[1:3]
+    pixels = jnp.where(inside(sizes, height, width), (order.astype(jnp.float32) - mean) / std, 0.0)
+    step = config.divisibility
+    pixels = jnp.pad(pixels, ((0, 0), (0, -height % step), (0, -width % step), (0, 0)))
+    return pixels, -(-sizes // step) * step
+
+
+def param_shapes(config: MaskRCNNConfig) -> dict:
+    """The parameter tree, a `jax.ShapeDtypeStruct` for each leaf; the model is traced, not computed."""
+    return _trace(config)[0]
+
+
+def init_params(config: MaskRCNNConfig, key: PRNGKeyArray) -> dict:
+    """Fresh parameters, nested dicts of float32 arrays.
+
+    All kernels of one kind of distribution come from one long draw: a compilation for each kernel, as
+    under `jax.jit(model.init)`, would take minutes for a deep backbone.
+    """
+    tree, fills = _trace(config)
+    leaves = traverse_util.flatten_dict(tree)
+    values = {
+        path: np.full(leaf.shape, path[-1] in ("scale", "var"), leaf.dtype) for path, leaf in leaves.items()
+    }
+    for kind, kind_key in zip(("normal", "uniform"), jax.random.split(key), strict=True):
+        paths = [path for path in leaves if path in fills and fills[path].kind == kind]
+        if not paths:
+            continue
+        ends = np.cumsum([leaves[path].size for path in paths])
+        draws = fills[paths[0]].draw(kind_key, (int(ends[-1]),))
+        if not isinstance(draws, jax.core.Tracer):
+            draws = np.asarray(draws)  # To slice a JAX array is to compile each slice.
+        for path, end in zip(paths, ends, strict=True):
+            shape = leaves[path].shape
+            part = draws[end - leaves[path].size : end].reshape(shape)
+            values[path] = part * np.float32(fills[path].scale(shape))
+    return jax.device_put(traverse_util.unflatten_dict(values))
+
+
+def _trace(config: MaskRCNNConfig) -> tuple[dict, dict[tuple[str, ...], Fill]]:
+    """Shapes of all parameters, and the distribution of each kernel by its path."""
+    side = 2 * config.levels[-1]
+    images, sizes = jnp.zeros((1, side, side, 3), jnp.uint8), jnp.full((1, 2), side, jnp.int32)
+    fills = {}
+
+    def note(call, args, kwargs, context):
+        if hasattr(context.module, "kernel_init"):
+            fills[(*context.module.path, "kernel")] = context.module.kernel_init
+        return call(*args, **kwargs)
+
+    with nn.intercept_methods(note):
+        variables = jax.eval_shape(MaskRCNN(config).init, jax.random.key(0), images, sizes)
+    return variables["params"], fills

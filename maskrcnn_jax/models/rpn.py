@@ -1,0 +1,171 @@
+"""Region proposal network (Ren et al. 2015): a head over all levels, its proposals, targets and losses.
+
+The functions below the module treat one image; `mask_rcnn.py` maps them over the batch. Anchors of all
+levels stand in one list: level, row, column, then size-major and ratio-minor.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+
+from maskrcnn_jax.config import RPNConfig
+from maskrcnn_jax.models.layers import Conv, normal_fill
+from maskrcnn_jax.ops.anchors import grid_anchors
+from maskrcnn_jax.ops.boxes import clip, decode, encode, pairwise_iou
+from maskrcnn_jax.ops.losses import sigmoid_cross_entropy, smooth_l1
+from maskrcnn_jax.ops.matching import match
+from maskrcnn_jax.ops.nms import nms
+from maskrcnn_jax.ops.sampling import Sample, sample
+from maskrcnn_jax.structures import Proposals
+
+
+class RPNHead(nn.Module):
+    """A 3x3 convolution, then one objectness logit and four deltas for each anchor."""
+
+    config: RPNConfig
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, levels: Sequence[Float[Array, "B h w C"]], extents: Sequence[Int[Array, "B 2"]]
+    ) -> tuple[Float[Array, "B N"], Float[Array, "B N 4"]]:
+        anchors = len(self.config.anchor_sizes[0]) * len(self.config.anchor_ratios)
+        channels = self.config.channels or levels[0].shape[-1]
+
+        def conv(name, outputs, kernel=1):
+            return Conv(outputs, kernel, dtype=self.dtype, kernel_init=normal_fill(0.01), name=name)
+
+        hidden, objectness, deltas = (
+            conv("conv", channels, 3),
+            conv("objectness", anchors),
+            conv("deltas", anchors * 4),
+        )
+        batch = levels[0].shape[0]
+        outputs = []
+        for features, extent in zip(levels, extents, strict=True):
+            x = nn.relu(hidden(features, extent))
+            outputs.append((objectness(x).reshape(batch, -1), deltas(x).reshape(batch, -1, 4)))
+        return tuple(jnp.concatenate(part, axis=1).astype(jnp.float32) for part in zip(*outputs, strict=True))
+
+
+class Anchors(NamedTuple):
+    """All anchors of one canvas. `count` says how many belong to each level (Python integers)."""
+
+    boxes: Float[Array, "N 4"]
+    count: tuple[int, ...]
+
+
+def make_anchors(config: RPNConfig, shapes: Sequence[tuple[int, int]], strides: Sequence[int]) -> Anchors:
+    """Anchors of every cell of levels of these shapes (height, width)."""
+    levels = [
+        grid_anchors(
+            height,
+            width,
+            stride=stride,
+            sizes=sizes,
+            ratios=config.anchor_ratios,
+            offset=config.anchor_offset,
+        )
+        for (height, width), stride, sizes in zip(shapes, strides, config.anchor_sizes, strict=True)
+    ]
+    return Anchors(jnp.concatenate(levels), tuple(len(level) for level in levels))
+
+
+def valid_anchors(
+    config: RPNConfig, shapes: Sequence[tuple[int, int]], extents: Sequence[Int[Array, "2"]]
+) -> Bool[Array, "N"]:
+    """False for anchors whose cell lies in the padding of one image."""
+    parts = []
+    for (height, width), extent, sizes in zip(shapes, extents, config.anchor_sizes, strict=True):
+        cells = (jnp.arange(height)[:, None] < extent[0]) & (jnp.arange(width)[None, :] < extent[1])
+        parts.append(jnp.repeat(cells.reshape(-1), len(sizes) * len(config.anchor_ratios)))
+    return jnp.concatenate(parts)
+
+
+def propose(
+    config: RPNConfig,
+    logits: Float[Array, "N"],
+    deltas: Float[Array, "N 4"],
+    anchors: Anchors,
+    valid: Bool[Array, "N"],
+    size: Int[Array, "2"],
+    *,
+    training: bool,
+) -> Proposals:
+    """The best boxes of one image: top-k of each level, decode, clip, drop empty ones, NMS by level.
+
+    Args:
+      valid: False marks anchors that are not to be used.
+      size: height and width of the image's content in pixels.
+      training: selects the first of `pre_nms` and `post_nms`, otherwise the second.
+    """
+    index = 0 if training else 1
+    best, levels, start = [], [], 0
+    for level, count in enumerate(anchors.count):
+        here = jnp.where(valid, logits, -jnp.inf)[start : start + count]
+        top = jax.lax.top_k(here, min(config.pre_nms[index], count))[1].astype(jnp.int32)
+        best.append(top + start)
+        levels.append(jnp.full(top.shape, level, jnp.int32))
+        start += count
+    best, levels = jnp.concatenate(best), jnp.concatenate(levels)
+    if len(anchors.count) > 1:
+        order = jnp.argsort(jnp.where(valid[best], logits[best], -jnp.inf), descending=True)
+        best, levels = best[order], levels[order]
+    boxes = clip(decode(deltas[best], anchors.boxes[best], config.box_weights), size)
+    usable = valid[best] & jnp.all(boxes[:, 2:] > boxes[:, :2], axis=1)
+    kept = nms(
+        boxes, usable, iou_threshold=config.nms_iou, max_kept=config.post_nms[index], groups=levels
+    )  # fmt: skip
+    return Proposals(
+        boxes.at[kept].get(mode="fill", fill_value=0.0),
+        logits[best].at[kept].get(mode="fill", fill_value=-jnp.inf),
+        kept < len(best),
+    )
+
+
+def sample_anchors(
+    config: RPNConfig,
+    anchors: Anchors,
+    valid: Bool[Array, "N"],
+    boxes: Float[Array, "G 4"],
+    boxes_valid: Bool[Array, "G"],
+    key: PRNGKeyArray,
+) -> tuple[Sample, Int[Array, "N"]]:
+    """The anchors that enter one image's losses, and the ground truth of every anchor."""
+    matches = match(
+        pairwise_iou(boxes, anchors.boxes),
+        boxes_valid,
+        positive=config.positive_iou,
+        negative=config.negative_iou,
+        low_quality=True,
+    )
+    labels = jnp.where(valid, matches.labels, jnp.int8(-1))
+    drawn = sample(labels, key, count=config.samples, positive_fraction=config.positive_fraction)
+    return drawn, matches.index
+
+
+def rpn_losses(
+    config: RPNConfig,
+    logits: Float[Array, "N"],
+    deltas: Float[Array, "N 4"],
+    anchors: Anchors,
+    boxes: Float[Array, "G 4"],
+    drawn: Sample,
+    matched: Int[Array, "N"],
+) -> dict[str, Float[Array, ""]]:
+    """Losses of one image, summed over the drawn anchors and divided by `config.samples`.
+
+    Cross-entropy of the objectness, smooth L1 of the deltas of positives (Ren et al. 2015, eq. 1).
+    """
+    index = drawn.index
+    entropy = sigmoid_cross_entropy(logits[index], drawn.positive.astype(jnp.float32))
+    targets = encode(boxes[matched[index]], anchors.boxes[index], config.box_weights)
+    distance = smooth_l1(deltas[index] - targets, config.smooth_l1_beta).sum(axis=1)
+    return {
+        "loss_rpn_cls": jnp.where(drawn.valid, entropy, 0.0).sum() / config.samples,
+        "loss_rpn_loc": jnp.where(drawn.positive, distance, 0.0).sum() / config.samples,
+    }

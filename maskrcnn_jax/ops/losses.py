@@ -1,0 +1,34 @@
+"""Losses of single numbers and rows. Nothing is reduced here: the caller knows what to average over."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+
+def smooth_l1(difference: Float[Array, "*N"], beta: float) -> Float[Array, "*N"]:
+    """d² / (2 beta) where |d| < beta, else |d| - beta / 2 (Girshick 2015, eq. 3); beta 0 is plain L1."""
+    # jnp.abs has slope 1 at 0; a difference of exactly 0 shall pull nowhere.
+    size = difference * jnp.sign(difference)
+    if beta == 0:
+        return size
+    return jnp.where(size < beta, 0.5 * size**2 / beta, size - 0.5 * beta)
+
+
+def sigmoid_cross_entropy(logits: Float[Array, "*N"], targets: Float[Array, "*N"]) -> Float[Array, "*N"]:
+    """-t log(sigmoid(x)) - (1 - t) log(1 - sigmoid(x)), finite for every finite logit.
+
+    Args:
+      logits: x.
+      targets: t, probabilities in 0..1, in the dtype of `logits`.
+    """
+    return -targets * jax.nn.log_sigmoid(logits) - (1.0 - targets) * jax.nn.log_sigmoid(-logits)
+
+
+def softmax_cross_entropy(logits: Float[Array, "N K"], labels: Int[Array, "N"]) -> Float[Array, "N"]:
+    """-log softmax(x)[label] of each row, finite for every finite logit.
+
+    Args:
+      logits: x, one column for each class (the background is one of them).
+      labels: in 0..K - 1; another value gives NaN.
+    """
+    return -jnp.take_along_axis(jax.nn.log_softmax(logits), labels[:, None], axis=1)[:, 0]

@@ -1,0 +1,65 @@
+"""Mask targets of RoIs, sampled from the layered instance map."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from maskrcnn_jax.ops.roi_align import bin_weights, gather_windows, sample_counts
+
+
+def mask_targets(
+    instance_map: Int[Array, "L H W"],
+    instance: Int[Array, "R"],
+    layer: Int[Array, "R"],
+    boxes: Float[Array, "R 4"],
+    *,
+    size: int,
+) -> Float[Array, "R M M"]:
+    """RoIAlign of each RoI's ground-truth mask, with adaptive sampling, as Detectron2 crops bitmasks.
+
+    Samples `instance_map[layer] == instance + 1`: the same numbers as from the full mask of every
+    instance, without ever making one.
+
+    Args:
+      instance_map: value g + 1 marks instance g.
+      instance: the ground truth of each RoI; one that is not in the map has an empty mask.
+      layer: the layer that holds it.
+      boxes: XYXY corners in pixels.
+      size: M, cells along each side.
+
+    Returns:
+      The covered share of each cell, 0 to 1. Detectron2's target is this >= 0.5.
+    """
+    _, height, width = instance_map.shape
+    ends = boxes - 0.5  # Measured from cell centres.
+    counts = sample_counts(ends[:, 2:] - ends[:, :2], size)
+    full = jnp.broadcast_to(jnp.array([height, width], jnp.int32), (boxes.shape[0], 2))
+    rows, cols = (
+        bin_weights(
+            ends[:, axis], ends[:, axis + 2], counts[:, axis], full[:, 1 - axis],
+            cells=cells, bins=size, samples=0,
+        )
+        for axis, cells in ((1, height), (0, width))
+    )  # fmt: skip
+    value = (instance + 1).astype(instance_map.dtype)
+
+    def by_windows(rows, cols):
+        def read(row, col):
+            return (instance_map[layer[:, None, None], row, col] == value[:, None, None]).astype(jnp.float32)
+
+        return gather_windows(read, rows, cols, jnp.zeros((boxes.shape[0], size, size), jnp.float32))
+
+    def by_products(rows, cols):
+        # One RoI at a time in groups: a full mask for each of them at once would be R x H x W.
+        def one(inputs):
+            row, col, layer, value = inputs
+            mask = (instance_map[layer] == value).astype(jnp.float32)
+            # In full float32: a cell that is half covered stands on the threshold.
+            exact = partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
+            return exact(exact(row, mask), col.T)
+
+        return jax.lax.map(one, (rows, cols, layer, value), batch_size=32)
+
+    return jax.lax.platform_dependent(rows, cols, cpu=by_windows, default=by_products)

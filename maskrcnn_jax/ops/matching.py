@@ -1,0 +1,83 @@
+"""Matching: which ground truth each candidate box belongs to, and whether it counts."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, Int8
+
+from maskrcnn_jax.ops.boxes import area, pairwise_intersection
+
+
+class Matches(NamedTuple):
+    """One entry for each candidate.
+
+    Attributes:
+      index: the ground truth with the highest quality, the first of equals; 0 where there is none.
+      labels: 1 positive, 0 negative, -1 ignored.
+    """
+
+    index: Int[Array, "N"]
+    labels: Int8[Array, "N"]
+
+
+def match(
+    quality: Float[Array, "G N"],
+    valid: Bool[Array, "G"],
+    *,
+    positive: float,
+    negative: float,
+    low_quality: bool,
+) -> Matches:
+    """Gives each candidate its best ground truth and a label (Ren et al. 2015, §3.1.2).
+
+    Args:
+      quality: IoU, not negative, of G >= 1 ground truths and N >= 1 candidates.
+      valid: False marks padding among the ground truths: it never matches.
+      positive: from this best quality on, a candidate is positive.
+      negative: below this best quality it is negative; between the two it is ignored. Equal to `positive`
+        where nothing shall be ignored.
+      low_quality: also make positive every candidate that is the best, or as good as the best, of some
+        valid ground truth. As in Detectron2, a ground truth that overlaps nothing so claims every
+        candidate of quality 0; the candidate's index stays that of its own best ground truth.
+
+    Returns:
+      Matches; all negative with index 0 where no ground truth is valid.
+    """
+    # Quality is compared with its own maximum: were it fused into both, the two could round differently.
+    quality = jax.lax.optimization_barrier(quality)
+    masked = jnp.where(valid[:, None], quality, -1.0)
+    index = jnp.argmax(masked, axis=0).astype(jnp.int32)
+    best = jnp.max(masked, axis=0)
+    is_positive = best >= positive
+    if low_quality:
+        row_best = jnp.max(quality, axis=1)
+        is_positive |= jnp.any((quality == row_best[:, None]) & valid[:, None], axis=0)
+    labels = jnp.where(is_positive, 1, jnp.where(best < negative, 0, -1))
+    return Matches(index, labels.astype(jnp.int8))
+
+
+def ignore_crowds(
+    labels: Int8[Array, "N"],
+    candidates: Float[Array, "N 4"],
+    boxes: Float[Array, "G 4"],
+    crowd: Bool[Array, "G"],
+    *,
+    share: float = 0.7,
+) -> Int8[Array, "N"]:
+    """Ignores negatives that lie in a crowd: they may well show an object that nobody has marked.
+
+    Args:
+      labels: as `match` gives them.
+      candidates: XYXY corners in pixels.
+      boxes: the ground truths.
+      crowd: which of them are regions of many objects.
+      share: a candidate with more than this share of its area in one region lies in it; Detectron's value.
+
+    Returns:
+      Labels with -1 for these; positives stay.
+    """
+    sides = jnp.maximum(area(candidates), jnp.finfo(jnp.float32).tiny)
+    covered = pairwise_intersection(boxes, candidates) > share * sides[None, :]
+    inside = jnp.any(covered & crowd[:, None], axis=0)
+    return jnp.where(inside & (labels == 0), jnp.int8(-1), labels)

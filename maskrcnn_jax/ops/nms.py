@@ -1,0 +1,78 @@
+"""Non-maximum suppression with fixed shapes: exact, greedy, and free of per-box loops."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from maskrcnn_jax.ops.boxes import pairwise_iou
+
+_BLOCK = 256
+
+
+def nms(
+    boxes: Float[Array, "N 4"],
+    valid: Bool[Array, "N"],
+    *,
+    iou_threshold: float,
+    max_kept: int,
+    groups: Int[Array, "N"] | None = None,
+) -> Int[Array, "K"]:
+    """Greedy NMS over boxes that are sorted by falling score.
+
+    Blocks of boxes are compared with the boxes kept so far, then with each other until no box
+    changes; that fixed point is the greedy answer. The work stops once `max_kept` boxes are kept.
+
+    Args:
+      boxes: XYXY corners in pixels, best first.
+      valid: False marks padding, which is neither kept nor suppresses.
+      iou_threshold: a box that overlaps a better kept one by more than this is dropped.
+      max_kept: K, the length of the result.
+      groups: boxes of different groups (classes, pyramid levels) never suppress each other; None is
+        one group.
+
+    Returns:
+      Indices of the kept boxes, best first, padded with N (so `mode="fill"` gathers give padding).
+    """
+    count = boxes.shape[0]
+    groups = jnp.zeros(count, jnp.int32) if groups is None else groups
+    padding = max(-count % _BLOCK, _BLOCK - count)
+    boxes = jnp.pad(boxes, ((0, padding), (0, 0)))
+    valid, groups = jnp.pad(valid, (0, padding)), jnp.pad(groups, (0, padding))
+    before = jnp.arange(_BLOCK)[:, None] < jnp.arange(_BLOCK)[None, :]
+
+    def overlap(a, a_groups, b, b_groups):
+        return (pairwise_iou(a, b) > iou_threshold) & (a_groups[:, None] == b_groups[None, :])
+
+    def more(state):
+        block, _, total = state
+        return (block * _BLOCK < count) & (total < max_kept)
+
+    def add_block(state):
+        block, kept, total = state
+        index = block * _BLOCK + jnp.arange(_BLOCK)
+        candidates, candidate_groups = boxes[index], groups[index]
+        # Free slots hold N: a box of zeros, which overlaps nothing.
+        kept_boxes = boxes.at[kept].get(mode="fill", fill_value=0)
+        kept_groups = groups.at[kept].get(mode="fill", fill_value=0)
+        alive = valid[index] & ~jnp.any(
+            overlap(kept_boxes, kept_groups, candidates, candidate_groups), axis=0
+        )
+        alive = _fixed_point(
+            alive, overlap(candidates, candidate_groups, candidates, candidate_groups) & before
+        )
+        slots = jnp.where(alive, total + jnp.cumsum(alive) - 1, max_kept)
+        kept = kept.at[slots].set(index, mode="drop")
+        return block + 1, kept, jnp.minimum(total + alive.sum(), max_kept)
+
+    return jax.lax.while_loop(more, add_block, (0, jnp.full(max_kept, count), 0))[1]
+
+
+def _fixed_point(alive: Bool[Array, "N"], suppresses: Bool[Array, "N N"]) -> Bool[Array, "N"]:
+    """Drops every box that a surviving better box suppresses; takes as many rounds as the longest chain."""
+
+    def round_(state):
+        kept, _ = state
+        survivors = alive & ~jnp.any(suppresses & kept[:, None], axis=0)
+        return survivors, jnp.any(survivors != kept)
+
+    return jax.lax.while_loop(lambda state: state[1], round_, (alive, jnp.any(alive)))[0]

@@ -1,0 +1,126 @@
+"""COCO run-length encodings from crops and label maps, without ever making an instance's full-size mask.
+
+A mask is read column by column; its code is the lengths of the runs, background first. Here runs are
+held as *edges*: the sorted positions in that reading order at which the mask changes. Whatever is
+returned is byte for byte what `pycocotools.mask.encode` gives for the full mask.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Int
+from pycocotools import mask as coco
+
+RLE = dict[str, Any]
+
+
+def rle_of_crop(crop: Bool[np.ndarray, "h w"], top: int, left: int, size: tuple[int, int]) -> RLE:
+    """Encodes a mask that is given as a crop of its image.
+
+    Args:
+      crop: the mask; everything outside it is background. It may be empty.
+      top, left: the image row and column of the crop's first pixel. The crop may leave the image on
+        any side; what lies outside is cut.
+      size: height and width of the image.
+
+    Returns:
+      {"size": [H, W], "counts": compressed bytes}.
+    """
+    height, width = size
+    crop = crop[max(-top, 0) : max(height - top, 0), max(-left, 0) : max(width - left, 0)]
+    top, left = max(top, 0), max(left, 0)
+    rows, columns = crop.shape
+    framed = np.zeros((columns, rows + 2), bool)
+    framed[:, 1:-1] = crop.T
+    column, row = np.nonzero(framed[:, 1:] != framed[:, :-1])
+    edges = (left + column) * height + top + row
+    if rows == height:
+        # A run that leaves a column at its bottom goes on at the top of the next: no edge between them.
+        joined = np.flatnonzero(edges[1:] == edges[:-1])
+        edges = np.delete(edges, np.concatenate([joined, joined + 1]))
+    return _compress([edges], size)[0]
+
+
+def rles_of_labels(layers: Int[np.ndarray, "L H W"], count: int) -> list[RLE]:
+    """Encodes all instances of layered label maps in one pass.
+
+    Args:
+      layers: value n + 1 marks a pixel of instance n, 0 background; an instance lives in one layer.
+      count: how many instances there are.
+
+    Returns:
+      One encoding for each instance, in order; that of an instance without pixels is empty.
+
+    Raises:
+      ValueError: a value is above `count`, or an instance has pixels in two layers.
+    """
+    runs = [_runs(layer) for layer in layers]
+    labels, starts, ends = (np.concatenate(parts) for parts in zip(*runs, strict=True))
+    layer_of_run = np.repeat(np.arange(len(runs)), [len(values) for values, *_ in runs])
+    order = np.argsort(labels, kind="stable")
+    labels, layer_of_run = labels[order], layer_of_run[order]
+    if len(labels) and labels[-1] > count:
+        raise ValueError(f"label {labels[-1]} is above the number of instances, {count}")
+    torn = (labels[1:] == labels[:-1]) & (layer_of_run[1:] != layer_of_run[:-1])
+    if torn.any():
+        raise ValueError(f"labels {np.unique(labels[1:][torn]).tolist()} have pixels in more than one layer")
+    edges = np.stack([starts[order], ends[order]], axis=1)
+    bounds = np.searchsorted(labels, np.arange(1, count + 2))
+    per_instance = [edges[a:b].ravel() for a, b in pairwise(bounds)]
+    return _compress(per_instance, layers.shape[1:])
+
+
+def crop_of_rle(rle: RLE) -> tuple[Bool[np.ndarray, "h w"], int, int]:
+    """The mask inside its tight box, and that box's first row and column; a 0 x 0 crop if it is empty."""
+    height = rle["size"][0]
+    edges = np.cumsum(run_lengths(rle["counts"]))
+    starts, ends = edges[:-1:2], edges[1::2]
+    starts, ends = starts[ends > starts], ends[ends > starts]
+    if not len(starts):
+        return np.zeros((0, 0), bool), 0, 0
+    left, right = starts[0] // height, (ends[-1] - 1) // height
+    steps = np.zeros((right - left + 1) * height + 1, np.int8)
+    np.add.at(steps, starts - left * height, 1)
+    np.add.at(steps, ends - left * height, -1)
+    band = np.cumsum(steps[:-1], dtype=np.int8).astype(bool).reshape(-1, height).T
+    rows = np.flatnonzero(band.any(axis=1))
+    return band[rows[0] : rows[-1] + 1], int(rows[0]), int(left)
+
+
+def _runs(labels: Int[np.ndarray, "H W"]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Label, first position and end of each run of foreground, in reading order."""
+    flat = labels.ravel(order="F")
+    starts = np.concatenate([[0], np.flatnonzero(flat[1:] != flat[:-1]) + 1])
+    ends = np.append(starts[1:], flat.size)
+    foreground = flat[starts] > 0
+    return flat[starts][foreground], starts[foreground], ends[foreground]
+
+
+def _compress(edges: Sequence[np.ndarray], size: Sequence[int]) -> list[RLE]:
+    height, width = (int(side) for side in size)
+    counts = [np.diff(e, prepend=0, append=height * width) for e in edges]
+    # pycocotools' encoder leaves out an empty last run, but not an empty first one.
+    counts = [c[:-1] if len(c) > 1 and c[-1] == 0 else c for c in counts]
+    codes = [{"size": [height, width], "counts": c} for c in counts]
+    return coco.frPyObjects(codes, height, width) if codes else []
+
+
+def run_lengths(code: bytes | str) -> Int[np.ndarray, "runs"]:
+    """Lengths of the runs: five bits a character, low ones first, as differences to the run before last."""
+    characters = (
+        np.frombuffer(code.encode() if isinstance(code, str) else code, np.uint8).astype(np.int64) - 48
+    )
+    last = (characters & 0x20) == 0
+    first = np.flatnonzero(np.concatenate([[True], last[:-1]]))
+    place = np.arange(len(characters)) - np.repeat(first, np.diff(first, append=len(characters)))
+    values = np.add.reduceat((characters & 0x1F) << (5 * place), first)
+    # The highest bit that is written is the sign.
+    values -= ((characters[last] & 0x10) != 0) * (np.int64(1) << (5 * (place[last] + 1)))
+    counts = values.copy()
+    counts[1::2] = np.cumsum(values[1::2])
+    counts[2::2] = np.cumsum(values[2::2])
+    return counts

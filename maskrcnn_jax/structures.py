@@ -1,0 +1,103 @@
+"""The pytrees that cross rooms. Plain named tuples: JAX, NumPy and TensorFlow all take them as they are.
+
+Axis letters, here and everywhere: B batch, H W C height, width, channels, N boxes, R RoIs, G ground
+truths, K classes, D detections, P bins, M mask cells, L layers.
+
+Boxes are XYXY in image pixels with continuous coordinates: pixel (row i, column j) covers
+[j, j + 1] x [i, i + 1], so a one-pixel instance has a box of area 1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from maskrcnn_jax.rle import crop_of_rle
+
+if TYPE_CHECKING:  # `data` and `evaluation` import this file and must not pull in JAX.
+    from jax import Array
+    from jaxtyping import Bool, Float, Int, UInt8, UInt16
+
+
+class Batch(NamedTuple):
+    """One step's input, padded to fixed shapes.
+
+    Attributes:
+      images: RGB, content at the top left, zeros elsewhere.
+      sizes: height and width of each image's content, in pixels.
+      boxes: tight boxes of the instances, in pixels; zeros where not `valid`.
+      classes: from 0; the background is not a class here.
+      valid: False marks padding and crowds among the instances.
+      crowd: True marks a region of many objects that nobody has told apart (COCO's `iscrowd`): it is no
+        ground truth, and what is found in it counts neither as right nor as wrong.
+      layers: the layer of `instance_map` that holds each instance.
+      instance_map: value g + 1 marks a pixel of instance g (row g of `boxes`), 0 background.
+        Instances that overlap are in different layers, so nothing is lost.
+      index: each image's position in its data set, so that a message can name the image.
+      cut: how many instances of each image found no room among the G and were left out.
+    """
+
+    images: UInt8[Array, "B H W 3"]
+    sizes: Int[Array, "B 2"]
+    boxes: Float[Array, "B G 4"]
+    classes: Int[Array, "B G"]
+    valid: Bool[Array, "B G"]
+    crowd: Bool[Array, "B G"]
+    layers: Int[Array, "B G"]
+    instance_map: UInt16[Array, "B L H W"]
+    index: Int[Array, "B"]
+    cut: Int[Array, "B"]
+
+
+class Proposals(NamedTuple):
+    """What the RPN hands to the RoI heads: best first, clipped to the image, padded at the end."""
+
+    boxes: Float[Array, "B R 4"]
+    logits: Float[Array, "B R"]
+    valid: Bool[Array, "B R"]
+
+
+class Detections(NamedTuple):
+    """What the model finds: best first, padded at the end (score 0, box 0, `valid` False).
+
+    `masks` are probabilities over each detection's box, M x M cells; `inference.paste` puts them
+    into the image.
+    """
+
+    boxes: Float[Array, "B D 4"]
+    scores: Float[Array, "B D"]
+    classes: Int[Array, "B D"]
+    masks: Float[Array, "B D M M"]
+    valid: Bool[Array, "B D"]
+
+
+@dataclass(frozen=True)
+class Result:
+    """One image's detections on the host, best first, at the image's own size.
+
+    Attributes:
+      boxes: (D, 4) float32, XYXY pixels.
+      scores: (D,) float32.
+      classes: (D,) int32, from 0.
+      masks: D COCO run-length encodings, compressed, at image size.
+      size: height and width of the image in pixels.
+    """
+
+    boxes: np.ndarray
+    scores: np.ndarray
+    classes: np.ndarray
+    masks: list[dict[str, Any]]
+    size: tuple[int, int]
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def label_map(self) -> np.ndarray:
+        """(H, W) int32: detection d fills its pixels with d + 1, the better score on top; 0 background."""
+        labels = np.zeros(self.size, np.int32)
+        for d in reversed(range(len(self))):
+            crop, top, left = crop_of_rle(self.masks[d])
+            labels[top : top + crop.shape[0], left : left + crop.shape[1]][crop] = d + 1
+        return labels

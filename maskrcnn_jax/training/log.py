@@ -1,0 +1,91 @@
+"""Metrics on their way from the device to the screen and the run's history, fetched at log steps only."""
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+import jax
+import numpy as np
+
+from maskrcnn_jax.data.records import Record
+from maskrcnn_jax.training.display import Display
+from maskrcnn_jax.training.history import History
+
+
+class NonFiniteLoss(RuntimeError):
+    """A loss became NaN or infinite; the last good checkpoint is still there."""
+
+
+class Log:
+    """Collects the metrics of each step without waiting for them; `flush` waits."""
+
+    def __init__(
+        self,
+        records: Sequence[Record],
+        display: Display,
+        history: History,
+        learning_rate: Callable[[int], float],
+    ):
+        """`learning_rate` is the schedule; `records` are what a batch's image numbers refer to."""
+        self._records, self._display, self._history = records, display, history
+        self._learning_rate = learning_rate
+        self._pending, self._warned = [], False
+        self.is_new = True  # Nothing was flushed yet: a person waits for the first step.
+        self.restart_clock()
+
+    def restart_clock(self) -> None:
+        """Leaves the time since the last log step out of images/s."""
+        self._since = time.perf_counter()
+
+    def add(self, step: int, metrics: dict, index: np.ndarray, cut: np.ndarray) -> None:
+        """Keeps one step's metrics, and of each of its images its number and how many instances were cut."""
+        self._pending.append((step, metrics, index, cut))
+
+    def flush(self, checkpoint: int | None) -> None:
+        """Writes and shows the mean of each metric over the steps since the last time.
+
+        Args:
+          checkpoint: the step of the latest one, for the error message.
+
+        Raises:
+          NonFiniteLoss: at the first step that has one.
+        """
+        fetched = jax.device_get([metrics for _, metrics, _, _ in self._pending])
+        for (step, _, index, _), metrics in zip(self._pending, fetched, strict=True):
+            self._require_finite(step, metrics, index, checkpoint)
+        step = self._pending[-1][0]
+        images = sum(len(index) for _, _, index, _ in self._pending)
+        rate = images / (time.perf_counter() - self._since)
+        numbers = {name: float(np.mean([metrics[name] for metrics in fetched])) for name in fetched[0]}
+        numbers["learning_rate"] = float(self._learning_rate(step - 1))
+        cut = sum(int(cut.sum()) for _, _, _, cut in self._pending)
+        self._history.write(step, numbers | {"images_per_second": rate, "instances_cut": cut})
+        self._display.update(step, numbers, rate)
+        if cut and not self._warned:
+            self._warn_of_cut(cut)
+        self._pending, self.is_new = [], False
+        self.restart_clock()
+
+    def evaluation(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Writes the metrics of an evaluation after `step`."""
+        self._history.write(step, {f"validation/{name}": value for name, value in metrics.items()})
+
+    def _warn_of_cut(self, cut: int) -> None:
+        """Once, as it mostly happens again and again; the history goes on counting."""
+        numbers = {int(i) for _, _, index, count in self._pending for i in index[count > 0]}
+        names = ", ".join(self._records[i].name for i in sorted(numbers))
+        self._display.say(
+            f"{cut} instances did not fit into data.max_instances and were left out, of the images {names}; "
+            "instances_cut in history.jsonl goes on counting"
+        )
+        self._warned = True
+
+    def _require_finite(self, step: int, metrics: dict, index: np.ndarray, checkpoint: int | None) -> None:
+        bad = [f"{name} is {value}" for name, value in metrics.items() if not math.isfinite(value)]
+        if bad:
+            names = ", ".join(self._records[i].name for i in index)
+            left = "No checkpoint was written yet" if checkpoint is None else f"Step {checkpoint} is saved"
+            raise NonFiniteLoss(
+                f"step {step}: {', '.join(bad)}, on the images {names}. {left}. "
+                "Try a lower schedule.base or optimizer.clip_norm = 10."
+            )

@@ -1,0 +1,199 @@
+"""Trains a model from a config: the only place that steps, logs, saves and evaluates."""
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+import optax
+from ml_collections import ConfigDict
+from rich.console import Console
+
+from maskrcnn_jax.config import MaskRCNNConfig
+from maskrcnn_jax.data.datasets import class_names, load_split
+from maskrcnn_jax.data.pipeline import batches
+from maskrcnn_jax.data.records import Record
+from maskrcnn_jax.evaluation.evaluator import Evaluation, table
+from maskrcnn_jax.inference.predictor import Predictor
+from maskrcnn_jax.inference.report import write_evaluation
+from maskrcnn_jax.interop.bundle import save_bundle
+from maskrcnn_jax.interop.initialize import initialize_from
+from maskrcnn_jax.models.mask_rcnn import MaskRCNN, init_params
+from maskrcnn_jax.structures import Batch
+from maskrcnn_jax.training.checkpoint import Checkpoints
+from maskrcnn_jax.training.display import Display, counter
+from maskrcnn_jax.training.history import History
+from maskrcnn_jax.training.interrupt import stop_request
+from maskrcnn_jax.training.log import Log
+from maskrcnn_jax.training.optimizer import averaged_params, make_optimizer
+from maskrcnn_jax.training.schedule import warmup_steps_decay
+from maskrcnn_jax.training.state import TrainState
+from maskrcnn_jax.training.step import create_state, make_train_step
+
+
+def train(config: ConfigDict, workdir: Path, *, console: Console | None = None) -> Evaluation | None:
+    """Trains, or goes on training, until `config.steps`; then evaluates and writes the results.
+
+    Rerunning with the same folder resumes at its latest checkpoint, with the same data and the same random
+    numbers as if the run had never stopped. The folder gets `checkpoints/`, `config.json`,
+    `history.jsonl` (metrics by step), TensorBoard scalars, `bundle/` and `evaluation/`.
+
+    Args:
+      config: see `configs/`.
+      workdir: where everything is written.
+      console: where progress is shown; the terminal if None.
+
+    Returns:
+      The evaluation on the validation split; None where the config has no such split.
+
+    Raises:
+      NonFiniteLoss: says at which step, which loss and which images.
+      CheckpointError: the folder belongs to another model.
+      DataError: lists every fault of the data set.
+      ValueError: the config asks for what cannot be; says which field to change.
+      KeyboardInterrupt: SIGINT or SIGTERM came; the last step is saved.
+    """
+    model_config = MaskRCNNConfig.from_dict(config.model.to_dict())
+    schedule = warmup_steps_decay(**config.schedule)
+    optimizer = make_optimizer(model_config, schedule, **config.optimizer)
+    classes = class_names(config.data, model_config.num_classes)
+    run = _Run(config, model_config, classes, workdir, console or Console())
+    with Checkpoints(workdir, config.to_dict(), keep=config.keep_checkpoints) as checkpoints:
+        state = run.start(checkpoints, optimizer)
+        first = int(state.step)
+        # Read before the training, so that no fault comes to light hours later.
+        has_validation = config.data.get("validation_images") or config.data.get("validation_path")
+        validation = run.read("validation") if has_validation else []
+        if first >= config.steps:
+            return run.publish(state, validation)
+        records = run.read("train")
+        stream = _prefetch(run.batches(records, first))
+        step_function = make_train_step(MaskRCNN(model_config), optimizer)
+        with History(workdir, first) as history, Display(run.console, first, config.steps) as display:
+            log = Log(records, display, history, schedule)
+            for end in run.ends(first):
+                state = run.advance(state, end, step_function, stream, log, checkpoints)
+                evaluation = run.publish(state, validation)
+                if evaluation:
+                    log.evaluation(end, evaluation.metrics)
+    return evaluation
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What stays the same while a run goes on, and the parts of its work."""
+
+    config: ConfigDict
+    model_config: MaskRCNNConfig
+    classes: Sequence[str]
+    workdir: Path
+    console: Console
+
+    def start(self, checkpoints: Checkpoints, optimizer: optax.GradientTransformation) -> TrainState:
+        """The state of the latest checkpoint, or a fresh one."""
+
+        def fresh() -> TrainState:
+            return create_state(init_params(self.model_config, jax.random.key(self.config.seed)), optimizer)
+
+        if checkpoints.latest_step is not None:
+            state = checkpoints.restore(jax.eval_shape(fresh))
+            self._say(f"resumed at step {int(state.step)} from {self.workdir}")
+            return state
+        state = fresh()
+        count = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+        self._say(f"{count / 1e6:.2f} M parameters on {jax.devices()[0].device_kind}")
+        if self.config.init_from:
+            params, report = initialize_from(self.config.init_from, self.model_config, state.params)
+            self._say(f"initial weights from {self.config.init_from}: {report}")
+            state = create_state(jax.device_put(params), optimizer)
+        elif self.model_config.backbone.norm == "frozen_bn":
+            raise ValueError(
+                "init_from is empty, but a backbone with frozen batch norm cannot learn from nothing: give "
+                "pretrained weights, or set model.backbone.norm = group and model.backbone.freeze_at = 0"
+            )
+        return state
+
+    def read(self, split: str) -> list[Record]:
+        """The records of a split; a bar shows how far their reading is."""
+        with counter(self.console, f"reading the {split} images") as progress:
+            return load_split(self.config.data, split, progress=progress)
+
+    def batches(self, records: Sequence[Record], first: int) -> Iterator[Batch]:
+        """What the steps after `first` are made of."""
+        config = self.config
+        return batches(
+            records,
+            augment=config.data.augment,
+            canvas=tuple(config.data.canvas),
+            batch_size=config.batch_size,
+            max_instances=config.data.max_instances,
+            seed=config.seed,
+            start_step=first,
+            steps=config.steps - first,
+        )
+
+    def ends(self, first: int) -> list[int]:
+        """The steps after which the model is evaluated."""
+        steps, every = self.config.steps, self.config.get("eval_every", 0)
+        return [*(step for step in range(first + 1, steps) if every and step % every == 0), steps]
+
+    def advance(
+        self,
+        state: TrainState,
+        end: int,
+        step_function: Callable,
+        stream: Iterator,
+        log: Log,
+        checkpoints: Checkpoints,
+    ) -> TrainState:
+        """Steps from `state.step` to `end`; logs and saves on the way."""
+        config, first, key = self.config, int(state.step), jax.random.key(self.config.seed)
+        log.restart_clock()
+        with stop_request() as stop:
+            for step in range(first + 1, end + 1):
+                batch, index, cut = next(stream)
+                state, metrics = step_function(state, batch, key)
+                log.add(step, metrics, index, cut)
+                stops = stop.is_set()
+                saves = stops or step % config.checkpoint_every == 0 or step == config.steps
+                # What is saved was looked at before: a checkpoint never follows a loss that is not finite.
+                if saves or step % config.log_every == 0 or step == end or log.is_new:
+                    log.flush(checkpoints.latest_step)
+                if saves:
+                    checkpoints.save(state)
+                if stops:
+                    raise KeyboardInterrupt(f"stopped; step {step} is saved in {self.workdir}")
+        return state
+
+    def publish(self, state: TrainState, validation: Sequence[Record]) -> Evaluation | None:
+        """Writes the bundle and, where there is a validation split, its evaluation."""
+        params = jax.device_get(averaged_params(state.params, state.opt_state))
+        save_bundle(self.workdir / "bundle", self.model_config, params)
+        evaluation = None
+        if validation:
+            predictor = Predictor(self.model_config, params)
+            with counter(self.console, "evaluating the validation images") as progress:
+                evaluation = write_evaluation(
+                    predictor,
+                    validation,
+                    self.workdir / "evaluation",
+                    categories=self.classes,
+                    progress=progress,
+                )
+            self.console.print(table(evaluation.metrics))
+        self._say(f"step {int(state.step)}: bundle, metrics and pictures are in {self.workdir}")
+        return evaluation
+
+    def _say(self, message: str) -> None:
+        self.console.print(message, highlight=False, soft_wrap=True)
+
+
+def _prefetch(stream: Iterator[Batch], size: int = 2) -> Iterator[tuple]:
+    """Batches on the device, `size` ahead, each with its image numbers and counts of cut instances."""
+    queue = deque()
+    for batch in stream:
+        queue.append((jax.device_put(batch), batch.index, batch.cut))
+        if len(queue) > size:
+            yield queue.popleft()
+    yield from queue

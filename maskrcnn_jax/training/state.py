@@ -1,0 +1,13 @@
+"""Everything that training changes, in one pytree."""
+
+from typing import Any, NamedTuple
+
+import jax
+
+
+class TrainState(NamedTuple):
+    """Steps done so far, parameters, and the optimiser's own state."""
+
+    step: jax.Array
+    params: Any
+    opt_state: Any

@@ -1,0 +1,43 @@
+"""One training step: losses, gradient, update; a pure function, jitted with its state donated."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from maskrcnn_jax.models.mask_rcnn import MaskRCNN
+from maskrcnn_jax.structures import Batch
+from maskrcnn_jax.training.state import TrainState
+
+Metrics = dict[str, Float[Array, ""]]
+
+
+def make_train_step(
+    model: MaskRCNN, optimizer: optax.GradientTransformation
+) -> Callable[[TrainState, Batch, PRNGKeyArray], tuple[TrainState, Metrics]]:
+    """Jitted `(state, batch, key) -> (state, metrics)`; the state that goes in is used up.
+
+    `key` is the run's: each step folds its own number in, so a resumed run draws what an unbroken one
+    would have. Metrics are the five losses, their sum `loss`, and `gradient_norm` over what is trainable.
+    """
+
+    def loss(params, batch, key):
+        losses = model.apply({"params": params}, batch, key, method="losses")
+        return sum(losses.values()), losses
+
+    def train_step(state, batch, key):
+        step_key = jax.random.fold_in(key, state.step)
+        (total, losses), gradients = jax.value_and_grad(loss, has_aux=True)(state.params, batch, step_key)
+        updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        metrics = losses | {"loss": total, "gradient_norm": optax.tree.norm(gradients)}
+        return TrainState(state.step + 1, params, opt_state), metrics
+
+    return jax.jit(train_step, donate_argnums=0)
+
+
+def create_state(params, optimizer: optax.GradientTransformation) -> TrainState:
+    """The state before the first step."""
+    return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))

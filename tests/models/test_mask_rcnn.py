@@ -1,0 +1,304 @@
+"""Whole models, C4 and FPN: compiled once, then asked about padding, batches, missing truths, gradients."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import traverse_util
+
+from maskrcnn_jax.config import (
+    BackboneConfig,
+    DetectionConfig,
+    FPNConfig,
+    MaskRCNNConfig,
+    RoIConfig,
+    RPNConfig,
+)
+from maskrcnn_jax.models.mask_rcnn import LOSSES, MaskRCNN, init_params, normalize, param_shapes
+from maskrcnn_jax.structures import Batch
+
+_BODY = {"depth": 18, "stem_channels": 4, "res2_channels": 4}
+_PIXELS = {"pixel_mean": (120.0, 130.0, 140.0), "pixel_std": (64.0, 64.0, 64.0)}
+_RPN = {"channels": 6, "samples": 12, "pre_nms": (40, 60), "post_nms": (16, 20)}
+_ROI = {"samples": 8, "mask_channels": 5, "smooth_l1_beta": 0.5}
+C4 = MaskRCNNConfig(
+    num_classes=3,
+    backbone=BackboneConfig(last_stage=2, norm="frozen_bn", freeze_at=2, **_BODY),
+    rpn=RPNConfig(anchor_sizes=((12, 24),), **_RPN),
+    roi=RoIConfig(bins=4, sampling=0, **_ROI),
+    detection=DetectionConfig(score_threshold=0.0, max_detections=10),
+    **_PIXELS,
+)
+FPN = MaskRCNNConfig(
+    num_classes=2,
+    channel_order="RGB",
+    backbone=BackboneConfig(last_stage=3, norm="group", freeze_at=1, **_BODY),
+    fpn=FPNConfig(channels=6),
+    rpn=RPNConfig(anchor_sizes=((8,), (16,), (32,)), **_RPN),
+    roi=RoIConfig(bins=3, mask_bins=4, mask_convs=1, fc_channels=(9,), class_agnostic_masks=True, **_ROI),
+    detection=DetectionConfig(score_threshold=0.0, max_detections=10),
+    **_PIXELS,
+)
+CONFIGS = {"c4": C4, "fpn": FPN}
+CANVAS, SIZES = (72, 96), np.array([[72, 90], [61, 83]], np.int32)
+# These models run for milliseconds and compile for seconds.
+_QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+
+
+@dataclasses.dataclass
+class Model:
+    """A config with random parameters, and its compiled functions."""
+
+    config: MaskRCNNConfig
+
+    @functools.cached_property
+    def params(self):
+        """Such that scores spread and boxes move; norms and biases are random too."""
+        rng = np.random.default_rng(3)
+
+        def leaf(path, shape):
+            spread = {"objectness": 3.0, "deltas": 0.5, "cls_score": 2.0, "bbox_pred": 1.0}.get(
+                path[-2].key, 1.0
+            )
+            if path[-1].key in ("scale", "var"):
+                return rng.uniform(0.7, 1.3, shape.shape).astype(np.float32)
+            fan = max(int(np.prod(shape.shape[:-1])), 1)
+            return rng.normal(0, spread / np.sqrt(fan), shape.shape).astype(np.float32)
+
+        return jax.tree_util.tree_map_with_path(leaf, param_shapes(self.config))
+
+    @functools.cached_property
+    def detect(self):
+        model = MaskRCNN(self.config)
+        run = jax.jit(
+            lambda p, i, s: model.apply({"params": p}, i, s, method="detect"), compiler_options=_QUICK
+        )
+        return lambda images, sizes: jax.device_get(run(self.params, images, sizes))
+
+    @functools.cached_property
+    def losses(self):
+        """Losses and gradients of their sum."""
+        model = MaskRCNN(self.config)
+
+        def total(params, batch, key):
+            losses = model.apply({"params": params}, batch, key, method="losses")
+            return sum(losses.values()), losses
+
+        run = jax.jit(jax.grad(total, has_aux=True), compiler_options=_QUICK)
+
+        def both(batch, key=0):
+            gradients, losses = jax.device_get(run(self.params, batch, jax.random.key(key)))
+            return losses, traverse_util.flatten_dict(gradients, sep="/")
+
+        return both
+
+
+@pytest.fixture(scope="module", params=CONFIGS)
+def model(request):
+    return Model(CONFIGS[request.param])
+
+
+@pytest.fixture(scope="module")
+def images():
+    """Two images of different odd sizes on one canvas, rubbish in the rest of it."""
+    return np.random.default_rng(1).integers(0, 256, (2, *CANVAS, 3), np.uint8)
+
+
+@pytest.fixture(scope="module")
+def batch(images):
+    """Three instances an image, of which the last is padding in the second image."""
+    boxes = np.array([[[5, 6, 30, 34], [40, 10, 60, 40], [20, 20, 28, 60]]] * 2, np.float32)
+    valid = np.array([[True] * 3, [True, True, False]])
+    instance_map = np.zeros((2, 2, *CANVAS), np.uint16)
+    for g, (x0, y0, x1, y1) in enumerate(boxes[0].astype(int)):
+        instance_map[:, g // 2, y0:y1, x0:x1] = g + 1
+    return Batch(
+        images=images,
+        sizes=SIZES,
+        boxes=boxes,
+        classes=np.array([[0, 1, 1]] * 2, np.int32),
+        valid=valid,
+        crowd=np.zeros((2, 3), bool),
+        layers=np.array([[0, 0, 1]] * 2, np.int32),
+        instance_map=instance_map,
+        index=np.arange(2, dtype=np.int32),
+        cut=np.zeros(2, np.int32),
+    )
+
+
+def test_detections_are_sorted_clipped_and_padded(model, images):
+    found = model.detect(images, SIZES)
+    side = model.config.mask_size
+    assert found.masks.shape == (2, 10, side, side) and found.boxes.shape == (2, 10, 4)
+    for i, (height, width) in enumerate(SIZES):
+        count = found.valid[i].sum()
+        assert count > 3 and found.valid[i, :count].all()
+        boxes = found.boxes[i, :count]
+        assert (boxes >= 0).all() and (boxes <= [width, height, width, height]).all()
+        assert (np.diff(found.scores[i, :count]) <= 0).all() and found.scores[i].max() <= 1
+        assert not found.boxes[i, count:].any() and not found.scores[i, count:].any()
+    assert ((found.classes >= 0) & (found.classes < model.config.num_classes)).all()
+    assert ((found.masks >= 0) & (found.masks <= 1)).all()
+
+
+def test_each_image_is_found_as_if_it_were_alone_and_unpadded(model, images):
+    """The second one, 61 x 83: neither its neighbour, the canvas, nor the rubbish on it play a part."""
+    together = model.detect(images, SIZES)
+    height, width = SIZES[1]
+    alone = model.detect(images[1:, :height, :width], SIZES[1:])
+    for name, expected in alone._asdict().items():
+        np.testing.assert_allclose(getattr(together, name)[1], expected[0], atol=2e-3, err_msg=name)
+
+
+def test_losses_and_gradients_are_finite_and_all_that_learns_gets_one(model, batch):
+    losses, gradients = model.losses(batch)
+    assert sorted(losses) == sorted(LOSSES)
+    assert all(np.isfinite(loss) and loss > 0 and loss.dtype == np.float32 for loss in losses.values())
+    frozen = tuple(f"backbone/{stage}/" for stage in ("stem", "res2")[: model.config.backbone.freeze_at])
+    affine = model.config.backbone.norm == "frozen_bn"
+    for path, gradient in gradients.items():
+        assert np.isfinite(gradient).all(), path
+        stands = path.startswith(frozen) or (affine and "/norm/" in path)
+        assert gradient.any() != stands, path
+
+
+def test_losses_do_not_see_the_padding(model, batch):
+    """Neither pixels beyond an image's size, nor what stands in the rows of padded instances."""
+    blank = batch.images.copy()
+    for image, (height, width) in zip(blank, SIZES, strict=True):
+        image[height:], image[:, width:] = 0, 0
+    boxes, classes, layers = batch.boxes.copy(), batch.classes.copy(), batch.layers.copy()
+    boxes[1, 2], classes[1, 2], layers[1, 2] = [7, 7, 50, 50], 0, 0
+    expected = model.losses(batch)
+    found = model.losses(batch._replace(images=blank, boxes=boxes, classes=classes, layers=layers))
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5), found, expected)
+
+
+@pytest.mark.parametrize("images_without", [[0], [0, 1]])
+def test_losses_without_ground_truth(model, batch, images_without):
+    valid = batch.valid.copy()
+    valid[images_without] = False
+    losses, gradients = model.losses(batch._replace(valid=valid))
+    assert all(np.isfinite(loss) for loss in losses.values())
+    assert all(np.isfinite(gradient).all() for gradient in gradients.values())
+    only_background = {name for name, loss in losses.items() if loss == 0}
+    everywhere = {"loss_box_reg", "loss_mask", "loss_rpn_loc"}
+    assert only_background == (everywhere if len(images_without) == 2 else set())
+
+
+def test_losses_without_images(model, batch):
+    """Sizes of zero: no valid anchor, no proposal, no ground truth, no NaN."""
+    empty = batch._replace(sizes=np.zeros((2, 2), np.int32), valid=np.zeros((2, 3), bool))
+    losses, gradients = model.losses(empty)
+    assert all(loss == 0 for loss in losses.values())
+    assert all(np.isfinite(gradient).all() for gradient in gradients.values())
+
+
+def test_losses_are_a_function_of_the_key(model, batch):
+    first, again, other = (model.losses(batch, key)[0] for key in (0, 0, 1))
+    assert first == again
+    assert first["loss_cls"] != other["loss_cls"] or first["loss_rpn_cls"] != other["loss_rpn_cls"]
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("c4", {"dtype": "bfloat16"}),
+        ("fpn", {"dtype": "bfloat16"}),
+        ("c4", {"class_agnostic_boxes": True, "class_agnostic_masks": True, "bins": 5}),
+        ("fpn", {"mask_deconvs": 2, "bins": 5, "mask_sampling": 1}),
+    ],
+)
+def test_shapes_and_types_of_variants(name, changes, batch):
+    """Whatever the network computes in: boxes, scores, masks and losses are float32."""
+    whole = {key: value for key, value in changes.items() if key == "dtype"}
+    roi = {key: value for key, value in changes.items() if key != "dtype"}
+    base = CONFIGS[name]
+    config = dataclasses.replace(base, roi=dataclasses.replace(base.roi, **roi), **whole)
+    model, params = MaskRCNN(config), param_shapes(config)
+    assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype(jnp.float32)}
+
+    def run(params, batch, key):
+        losses = model.apply({"params": params}, batch, key, method="losses")
+        return losses, model.apply({"params": params}, batch.images, batch.sizes, method="detect")
+
+    losses, found = jax.eval_shape(run, params, batch, jax.random.key(0))
+    assert {(loss.shape, loss.dtype) for loss in losses.values()} == {((), jnp.dtype(jnp.float32))}
+    side = config.mask_size
+    assert found.masks.shape == (2, 10, side, side) and found.masks.dtype == jnp.float32
+    assert found.boxes.dtype == found.scores.dtype == jnp.float32
+    if "mask_deconvs" in changes:
+        assert side == 2 * base.mask_size
+
+
+@pytest.mark.parametrize("order", ["RGB", "BGR"])
+def test_normalisation(order, images):
+    """Mean and deviation are in the order of the weights' channels; zeros fill all but the image."""
+    config = dataclasses.replace(
+        FPN, channel_order=order, pixel_mean=(1.0, 2.0, 3.0), pixel_std=(1.0, 2.0, 4.0)
+    )
+    pixels, extents = normalize(config, jnp.asarray(images), jnp.asarray(SIZES))
+    assert config.divisibility == 8 and pixels.shape == (2, 72, 96, 3)
+    assert extents.tolist() == [[72, 96], [64, 88]]
+    source = images[1, :61, :83] if order == "RGB" else images[1, :61, :83, ::-1]
+    np.testing.assert_allclose(
+        pixels[1, :61, :83], (source.astype(np.float32) - [1, 2, 3]) / [1, 2, 4], rtol=1e-6
+    )
+    assert not pixels[1, 61:].any() and not pixels[1, :, 83:].any()
+
+
+def test_the_canvas_is_padded_to_whole_strides():
+    images, sizes = jnp.ones((1, 61, 83, 3), jnp.uint8), jnp.array([[61, 83]], jnp.int32)
+    pixels, extents = normalize(FPN, images, sizes)
+    assert pixels.shape == (1, 64, 88, 3) and extents.tolist() == [[64, 88]]
+    pixels, extents = normalize(C4, images, sizes)
+    assert pixels.shape == (1, 61, 83, 3) and extents.tolist() == [[61, 83]]
+
+
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+def test_initial_parameters(config):
+    """A function of the key; every kernel as wide as its layer says, everything else neutral."""
+    params = init_params(config, jax.random.key(0))
+    again, other = init_params(config, jax.random.key(0)), init_params(config, jax.random.key(1))
+    jax.tree.map(np.testing.assert_array_equal, params, again)
+    shapes = param_shapes(config)
+    assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), params) == jax.tree.map(
+        lambda leaf: (leaf.shape, leaf.dtype), shapes
+    )
+    flat, other = (traverse_util.flatten_dict(tree, sep="/") for tree in (params, other))
+    for path, value in flat.items():
+        if path.endswith("/kernel"):
+            assert not np.array_equal(value, other[path]), path
+        else:
+            neutral = 1 if path.endswith(("/scale", "/var")) else 0
+            np.testing.assert_array_equal(value, np.full(value.shape, neutral), err_msg=path)
+    wide = {
+        "rpn/conv": 0.01,
+        "roi_heads/box_predictor/bbox_pred": 0.001,
+        "backbone/stem/conv1": (2 / 49 / 4) ** 0.5,
+    }
+    for layer, deviation in wide.items():
+        np.testing.assert_allclose(np.std(flat[f"{layer}/kernel"]), deviation, rtol=0.3, err_msg=layer)
+
+
+def test_no_two_kernels_start_alike():
+    """Kernels are cut from one long draw: each number is used once."""
+    flat = traverse_util.flatten_dict(init_params(C4, jax.random.key(0)), sep="/")
+    kernels = [
+        np.asarray(value).ravel() for path, value in flat.items() if "/block" in path and "kernel" in path
+    ]
+    kernels = [kernel / kernel.std() for kernel in kernels]
+    for i, a in enumerate(kernels):
+        for b in kernels[:i]:
+            size = min(a.size, b.size)
+            assert abs(np.corrcoef(a[:size], b[:size])[0, 1]) < 6 / np.sqrt(size)
+
+
+def test_initial_parameters_are_traceable():
+    traced = jax.eval_shape(functools.partial(init_params, FPN), jax.random.key(0))
+    shapes = param_shapes(FPN)
+    assert jax.tree.structure(traced) == jax.tree.structure(shapes)
+    assert jax.tree.leaves(traced) == jax.tree.leaves(shapes)

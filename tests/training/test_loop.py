@@ -1,0 +1,230 @@
+"""The training loop around a tiny model: what a resumed, stopped or failed run leaves and goes on from."""
+
+import io
+import json
+import signal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from rich.console import Console
+
+from maskrcnn_jax.models.mask_rcnn import init_params
+from maskrcnn_jax.training import loop
+from maskrcnn_jax.training.checkpoint import CheckpointError, load_latest
+from maskrcnn_jax.training.log import NonFiniteLoss
+from maskrcnn_jax.training.step import create_state
+
+pytest_plugins = ("tiny",)
+
+
+class Step:
+    """The training step of all tests of this file, which need not compile it again.
+
+    `accident(step, metrics)` comes between the step and the loop, and may give other metrics.
+    """
+
+    def __init__(self, function):
+        self.function, self.accident = function, None
+
+    def __call__(self, state, batch, key):
+        state, metrics = self.function(state, batch, key)
+        return state, self.accident(int(state.step), metrics) if self.accident else metrics
+
+
+@pytest.fixture(autouse=True)
+def step(monkeypatch, step_function):
+    step = Step(step_function)
+    monkeypatch.setattr(loop, "make_train_step", lambda *_: step)
+    return step
+
+
+@pytest.fixture
+def config(config):
+    config.steps, config.checkpoint_every, config.log_every = 4, 2, 1
+    return config
+
+
+def train(config, workdir):
+    """Trains, and gives what was printed."""
+    console = Console(file=io.StringIO(), width=200)
+    loop.train(config, workdir, console=console)
+    return console.file.getvalue()
+
+
+def history(workdir):
+    """The lines of a run's history, without what depends on the clock."""
+    lines = [json.loads(line) for line in (workdir / "history.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in line.items() if name != "images_per_second"} for line in lines]
+
+
+@pytest.fixture
+def final_state(config, model_config, optimizer):
+    """Reads the latest checkpoint of a folder."""
+    shape = jax.eval_shape(lambda: create_state(init_params(model_config, jax.random.key(0)), optimizer))
+    return lambda workdir: load_latest(workdir, shape, config.to_dict())
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+    return tmp_path_factory.mktemp("unbroken")
+
+
+@pytest.fixture
+def unbroken(config, shared, step):
+    """The folder of a run of four steps at one go, trained by the first test that needs it."""
+    if not (shared / "bundle").exists():
+        (shared / "printed.txt").write_text(train(config, shared))
+    return shared
+
+
+@pytest.fixture
+def assert_equals_unbroken(final_state, unbroken):
+    def check(workdir):
+        states = (jax.tree.leaves(final_state(folder)) for folder in (unbroken, workdir))
+        for expected, found in zip(*states, strict=True):
+            np.testing.assert_array_equal(found, expected)
+        assert history(workdir) == history(unbroken)
+
+    return check
+
+
+def test_two_steps_and_two_more_equal_four(config, assert_equals_unbroken, tmp_path):
+    """Parameters, momentum, average, learning rate, data and random numbers: bit for bit."""
+    config.steps = 2
+    assert "resumed" not in train(config, tmp_path)
+    config.steps = 4
+    assert f"resumed at step 2 from {tmp_path}" in train(config, tmp_path)
+    assert_equals_unbroken(tmp_path)
+    assert [line["step"] for line in history(tmp_path)] == [1, 2, 3, 4]
+    rates = [line["learning_rate"] for line in history(tmp_path)]
+    np.testing.assert_allclose(rates, [0, 0.02, 0.04, 0.06], rtol=1e-6)
+
+
+def test_an_interrupt_saves_the_step_that_it_comes_in(
+    config, step, final_state, assert_equals_unbroken, tmp_path
+):
+    def interrupt(number, metrics):
+        if number == 3:
+            signal.raise_signal(signal.SIGINT)
+        return metrics
+
+    step.accident = interrupt
+    with pytest.raises(KeyboardInterrupt, match="stopped; step 3 is saved"):
+        train(config, tmp_path)
+    assert int(final_state(tmp_path).step) == 3 and not (tmp_path / "bundle").exists()
+    step.accident = None
+    assert "resumed at step 3" in train(config, tmp_path)
+    assert_equals_unbroken(tmp_path)
+
+
+def test_after_a_crash_no_line_is_there_twice(config, step, assert_equals_unbroken, tmp_path):
+    def crash(number, metrics):
+        if number == 4:
+            raise RuntimeError("the power is gone")
+        return metrics
+
+    step.accident = crash
+    with pytest.raises(RuntimeError, match="power"):
+        train(config, tmp_path)
+    assert [line["step"] for line in history(tmp_path)] == [1, 2, 3]
+    step.accident = None
+    assert "resumed at step 2" in train(config, tmp_path)
+    assert_equals_unbroken(tmp_path)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_leaves_the_last_good_checkpoint(
+    config, step, final_state, assert_equals_unbroken, tmp_path
+):
+    """Step 3 fails, step 4 would be the next to be looked at and to be saved."""
+
+    def explode(number, metrics):
+        return metrics | ({"loss_mask": jnp.float32(np.nan)} if number == 3 else {})
+
+    step.accident, config.log_every = explode, 10
+    with pytest.raises(NonFiniteLoss) as error:
+        train(config, tmp_path)
+    assert str(error.value).startswith("step 3: loss_mask is nan, on the images train_000")
+    assert "Step 2 is saved" in str(error.value)
+    assert int(final_state(tmp_path).step) == 2
+    assert [line["step"] for line in history(tmp_path)] == [1, 2]
+    step.accident, config.log_every = None, 1
+    train(config, tmp_path)
+    assert int(final_state(tmp_path).step) == 4
+
+
+def test_a_finished_run_only_writes_its_results_again(config, unbroken, monkeypatch):
+    files = [unbroken / "history.jsonl", unbroken / "bundle" / "model.safetensors"]
+    before = [path.read_bytes() for path in files]
+    monkeypatch.setattr(loop, "batches", None)  # Any step would need it.
+    printed = train(config, unbroken)
+    assert "resumed at step 4" in printed and "step 4/4" not in printed
+    assert [path.read_bytes() for path in files] == before
+
+
+def test_another_model_in_the_same_folder_is_refused(config, unbroken):
+    config.model.roi.positive_iou = 0.6
+    with pytest.raises(CheckpointError, match=r"model\.roi\.positive_iou: 0\.5 there, 0\.6 in this config"):
+        train(config, unbroken)
+
+
+def test_cut_instances_are_counted_and_their_images_named_once(config, unbroken):
+    """Against a second look at the same batches."""
+    run = loop._Run(config, None, None, None, Console(file=io.StringIO()))
+    counts = [int(batch.cut.sum()) for batch in run.batches(run.read("train"), 0)]
+    assert [line["instances_cut"] for line in history(unbroken)] == counts and any(counts)
+    printed = (unbroken / "printed.txt").read_text()
+    first = next(count for count in counts if count)
+    assert (
+        f"{first} instances did not fit into data.max_instances and were left out, of the images" in printed
+    )
+    assert printed.count("did not fit") == 1
+
+
+def test_metrics_are_means_over_the_steps_between_two_log_steps(config, unbroken, tmp_path):
+    config.log_every, config.checkpoint_every = 10, 10
+    train(config, tmp_path)
+    each, rare = history(unbroken), history(tmp_path)
+    assert [line["step"] for line in rare] == [1, 4]
+    np.testing.assert_allclose(rare[1]["loss"], np.mean([line["loss"] for line in each[1:]]), rtol=1e-6)
+    assert rare[1]["instances_cut"] == sum(line["instances_cut"] for line in each[1:])
+
+
+def test_a_frozen_backbone_without_weights_is_refused(config, tmp_path):
+    config.model.backbone.norm = "frozen_bn"
+    with pytest.raises(ValueError, match=r"init_from is empty.*model\.backbone\.norm = group"):
+        train(config, tmp_path)
+
+
+def test_initial_weights_are_reported_at_the_start_and_not_asked_for_on_resuming(config, unbroken, tmp_path):
+    config.init_from, config.steps = str(unbroken / "bundle"), 1
+    assert "tensors loaded, 0 kept, 0 unused\n  loaded: stem, res2, res3, " in train(config, tmp_path)
+    config.init_from, config.steps = "gone.npz", 2
+    assert "resumed at step 1" in train(config, tmp_path)
+
+
+def test_a_fault_of_the_validation_images_comes_before_the_first_step(config, tmp_path):
+    config.data.validation_images, config.data.format = 1, "mask_folder"
+    config.data.path = str(tmp_path / "gone")
+    with pytest.raises(ValueError, match="gone"):
+        train(config, tmp_path / "run")
+    assert not (tmp_path / "run" / "history.jsonl").exists()
+
+
+def test_the_steps_of_evaluations(config):
+    for steps, every, first, expected in [
+        (10, 0, 0, [10]),
+        (10, 4, 0, [4, 8, 10]),
+        (8, 4, 0, [4, 8]),
+        (10, 4, 4, [8, 10]),
+        (3, 5, 0, [3]),
+    ]:
+        config.steps, config.eval_every = steps, every
+        assert loop._Run(config, None, None, None, None).ends(first) == expected
+
+
+def test_a_model_of_other_classes_than_the_data_is_refused(config, tmp_path):
+    config.model.num_classes = 3
+    with pytest.raises(ValueError, match=r"model\.num_classes is 3, but the data has 1 \(nucleus\): set"):
+        train(config, tmp_path)
