@@ -1,19 +1,25 @@
 """Prediction: images of any size in, boxes and masks at that size out, with few compilations."""
 
+import hashlib
+import json
 from collections.abc import Sequence
+from functools import cached_property
 
 import jax
 import numpy as np
-from jaxtyping import Shaped, UInt8
+from jaxtyping import Shaped
 
 from maskrcnn_jax.config import MaskRCNNConfig
 from maskrcnn_jax.inference.paste import paste_rle
-from maskrcnn_jax.inference.resize import resize_shortest_edge
+from maskrcnn_jax.inference.pixels import as_rgb, fault_of
+from maskrcnn_jax.inference.resize import resize, target_size
 from maskrcnn_jax.models.mask_rcnn import MaskRCNN
 from maskrcnn_jax.structures import Detections, Result
 
 # Sides beyond the largest bucket are padded to a multiple of this.
 _BUCKET_STEP = 256
+
+Size = tuple[int, int]
 
 
 class Predictor:
@@ -21,6 +27,11 @@ class Predictor:
 
     Images are padded to a *bucket*, one of a few shapes, each of which is compiled when it first comes
     up and never again. The model's results do not depend on the padding.
+
+    Attributes:
+      config: of the model.
+      compilations: how often the model has been compiled: once for each bucket and number of images
+        that came up, whatever the images' sizes.
     """
 
     def __init__(
@@ -45,9 +56,11 @@ class Predictor:
         model = MaskRCNN(config)
 
         def detect(params, images, sizes):
+            self.compilations += 1  # JAX runs this body when it compiles, and only then.
             return model.apply({"params": params}, images, sizes, method="detect")
 
-        self._test_resize = config.test_resize
+        self.config = config
+        self.compilations = 0
         self._buckets = sorted(buckets)
         self._params = jax.device_put(params)
         self._detect = jax.jit(detect)
@@ -56,14 +69,19 @@ class Predictor:
         """Finds the objects in one image; see `batch`."""
         return self.batch([image])[0]
 
-    def batch(self, images: Sequence[Shaped[np.ndarray, "H W *C"]]) -> list[Result]:
+    def batch(
+        self, images: Sequence[Shaped[np.ndarray, "H W *C"]], *, frame: Size | None = None, zoom: float = 1.0
+    ) -> list[Result]:
         """Finds the objects in several images, which may differ in size.
 
         Images of one bucket run together, in groups of 1, 2, 4, 8, ... so that a new number of images
         does not mean a new compilation. All images are on the device at once: hand in what fits.
 
         Args:
-          images: RGB, RGBA (alpha is ignored) or grey, 8 or 16 bits.
+          images: RGB, RGBA (alpha is ignored) or grey, 8 or 16 bits (of which the high byte is read).
+          frame: height and width. If the images are parts of a larger one, smaller ones at its border
+            among them: all are resized as an image of this size would be, and share its bucket.
+          zoom: the model sees the images enlarged by this, on top of `config.test_resize`.
 
         Returns:
           One result for each image, in order, in its own pixels.
@@ -71,13 +89,16 @@ class Predictor:
         Raises:
           ValueError: lists every image that has another shape or type.
         """
-        inputs = [self._prepare(image) for image in _as_rgb(images)]
+        faults = [f"image {i}: {fault}" for i, image in enumerate(images) if (fault := fault_of(image))]
+        if faults:
+            raise ValueError("these images cannot be read:\n  " + "\n  ".join(faults))
+        plans = [self._plan(image.shape[:2], frame, zoom) for image in images]
         pending = []
-        for group, shape in _groups([self._bucket(image.shape) for image in inputs]):
-            canvas = np.zeros((len(group), *shape, 3), np.uint8)
+        for group, bucket in _groups([bucket for _, bucket in plans]):
+            canvas = np.zeros((len(group), *bucket, 3), np.uint8)
+            sizes = np.array([plans[i][0] for i in group], np.int32)
             for slot, i in zip(canvas, group, strict=True):
-                slot[: inputs[i].shape[0], : inputs[i].shape[1]] = inputs[i]
-            sizes = np.array([inputs[i].shape[:2] for i in group], np.int32)
+                slot[: plans[i][0][0], : plans[i][0][1]] = resize(as_rgb(images[i]), plans[i][0])
             pending.append((group, sizes, self._detect(self._params, *jax.device_put((canvas, sizes)))))
 
         results = {}
@@ -88,18 +109,30 @@ class Predictor:
                 results[i] = to_result(one, tuple(sizes[row].tolist()), images[i].shape[:2])
         return [results[i] for i in range(len(images))]
 
-    def _prepare(self, image: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "h w 3"]:
-        return image if self._test_resize is None else resize_shortest_edge(image, *self._test_resize)
+    @cached_property
+    def fingerprint(self) -> str:
+        """What tells this model from others: a hash of its config and parameters."""
+        digest = hashlib.sha256(json.dumps(self.config.to_dict(), sort_keys=True).encode())
+        for path, leaf in jax.tree_util.tree_leaves_with_path(self._params):
+            digest.update(jax.tree_util.keystr(path).encode())
+            digest.update(np.ascontiguousarray(leaf).data)
+        return digest.hexdigest()
 
-    def _bucket(self, shape: Sequence[int]) -> tuple[int, int]:
-        """The padded height and width of an image."""
-        largest = self._buckets[-1]
-        return tuple(
-            next(b for b in self._buckets if b >= side)
-            if side <= largest
-            else -(-side // _BUCKET_STEP) * _BUCKET_STEP
-            for side in shape[:2]
+    def _plan(self, shape: Size, frame: Size | None, zoom: float) -> tuple[Size, Size]:
+        """The height and width at which the model sees an image, and those of its bucket."""
+        frame = frame or shape
+        target = target_size(*frame, *self.config.test_resize) if self.config.test_resize else frame
+        factors = [zoom * new / old for new, old in zip(target, frame, strict=True)]
+        size, room = (
+            tuple(max(int(side * factor + 0.5), 1) for side, factor in zip(sides, factors, strict=True))
+            for sides in (shape, frame)
         )
+        return size, tuple(self._bucket(max(sides)) for sides in zip(size, room, strict=True))
+
+    def _bucket(self, side: int) -> int:
+        """The padded length of a side."""
+        fitting = [bucket for bucket in self._buckets if bucket >= side]
+        return fitting[0] if fitting else -(-side // _BUCKET_STEP) * _BUCKET_STEP
 
 
 def to_result(detections: Detections, size: tuple[int, int], original: tuple[int, int]) -> Result:
@@ -139,29 +172,3 @@ def _groups(shapes: Sequence[tuple[int, int]]) -> list[tuple[list[int], tuple[in
             groups.append((left[:count], shape))
             left = left[count:]
     return groups
-
-
-def _as_rgb(images: Sequence[Shaped[np.ndarray, "H W *C"]]) -> list[UInt8[np.ndarray, "H W 3"]]:
-    faults = [f"image {i}: {fault}" for i, image in enumerate(images) if (fault := _fault(image))]
-    if faults:
-        raise ValueError("these images cannot be read:\n  " + "\n  ".join(faults))
-    return [_one_as_rgb(image) for image in images]
-
-
-def _fault(image: object) -> str | None:
-    if not isinstance(image, np.ndarray):
-        return f"expected a NumPy array, found {type(image).__name__}"
-    if image.dtype not in (np.uint8, np.uint16):
-        return f"expected uint8 or uint16 pixels, found {image.dtype}: scale them to 0..255 and convert"
-    channels = image.shape[2:]
-    if image.ndim not in (2, 3) or channels not in ((), (1,), (3,), (4,)):
-        return f"expected (H, W) or (H, W, C) with C = 1, 3 or 4, found {image.shape}"
-    return "it has no pixels" if image.size == 0 else None
-
-
-def _one_as_rgb(image: Shaped[np.ndarray, "H W *C"]) -> UInt8[np.ndarray, "H W 3"]:
-    if image.dtype == np.uint16:
-        image = ((image.astype(np.uint32) + 128) // 257).astype(np.uint8)  # 65535 / 257 = 255
-    if image.ndim == 2:
-        image = image[..., None]
-    return np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image[..., :3]

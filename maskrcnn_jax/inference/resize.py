@@ -15,12 +15,18 @@ def resize_shortest_edge(
       short: pixels of the shorter side of the result.
       longest: where the longer side would pass this, it gets this many pixels instead.
     """
-    height, width = _target_size(*image.shape[:2], short, longest)
-    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
+    return resize(image, target_size(*image.shape[:2], short, longest))
 
 
-def _target_size(height: int, width: int, short: int, longest: int) -> tuple[int, int]:
-    """Height and width of the result; the order of the operations decides how halves round."""
+def resize(image: UInt8[np.ndarray, "H W 3"], size: tuple[int, int]) -> UInt8[np.ndarray, "h w 3"]:
+    """The image at another height and width; the same array if it has them already."""
+    if image.shape[:2] == size:
+        return image
+    return np.asarray(Image.fromarray(image).resize(size[::-1], Image.Resampling.BILINEAR))
+
+
+def target_size(height: int, width: int, short: int, longest: int) -> tuple[int, int]:
+    """Height and width after ResizeShortestEdge; the order of the operations decides how halves round."""
     scale = short / min(height, width)
     sides = (short, scale * width) if height < width else (scale * height, short)
     if max(sides) > longest:

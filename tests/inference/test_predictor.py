@@ -1,5 +1,6 @@
 """The predictor around a model of known answers, and around a small real one."""
 
+import dataclasses
 import json
 import re
 
@@ -64,7 +65,9 @@ def assert_halves(result, height, width, mean):
     assert coco.toBbox(result.masks).tolist() == tight
 
 
-@pytest.mark.parametrize("shape", [(40, 30), (1, 2), (64, 64), (65, 10), (300, 500)])
+@pytest.mark.parametrize(
+    "shape", [(40, 30), (1, 1), (1, 2), (64, 64), (65, 10), (300, 500), (1, 2000), (999, 3)]
+)
 def test_boxes_and_masks_are_in_the_images_own_pixels(fake, shape):
     image = np.full((*shape, 3), 50, np.uint8)
     assert_halves(fake(buckets=(64, 128))(image), *shape, 50)
@@ -80,7 +83,7 @@ def test_grey_alpha_and_16_bits_become_rgb(fake, rng):
     grey = rng.integers(0, 256, (20, 24), np.uint8)
     rgb = np.stack([grey] * 3, axis=-1)
     rgba = np.concatenate([rgb, np.zeros((20, 24, 1), np.uint8)], axis=-1)
-    deep = grey.astype(np.uint16) * 257
+    deep = grey.astype(np.uint16) * 256 + rng.integers(0, 256, grey.shape, np.uint16)
     for image in (grey, grey[..., None], rgb, rgba, deep, np.stack([deep] * 3, axis=-1)):
         assert_halves(predict(image), 20, 24, grey.mean())
 
@@ -118,10 +121,12 @@ def test_buckets_are_checked(fake, buckets):
 def test_compiles_once_for_each_bucket(fake, rng):
     predict = fake(buckets=(32, 64))
     seen = set()
+    assert predict.compilations == 0
     for height, width in rng.integers(1, 65, (50, 2)).tolist():
         predict(np.zeros((height, width, 3), np.uint8))
         seen.add((height > 32, width > 32))
-    assert Fake.traces == len(seen) == 4
+        assert Fake.traces == predict.compilations == len(seen)
+    assert len(seen) == 4
 
 
 def test_sides_beyond_the_buckets_are_rounded_up(fake):
@@ -142,6 +147,41 @@ def test_a_batch_equals_one_by_one_and_compiles_for_powers_of_two(fake, rng):
     for count in (16, 15, 7, 5, 1, 12):
         predict.batch([np.zeros((20, 20, 3), np.uint8)] * count)
     assert Fake.traces <= 5  # 1, 2, 4, 8, 16
+
+
+def test_parts_of_a_frame_share_its_bucket_and_its_scale(fake, rng):
+    predict = fake(test_resize=(32, 100), buckets=(16, 32, 64))
+    for shape in ((64, 64), (64, 60), (20, 64), (1, 1)):
+        image = np.full((*shape, 3), 40, np.uint8)
+        assert_halves(predict.batch([image], frame=(64, 64))[0], *shape, 40)
+    assert predict.compilations == 1
+    seen = []
+    predict._detect = lambda params, images, sizes: seen.append((images.shape, sizes)) or stop()
+    with pytest.raises(InterruptedError):
+        predict.batch([np.zeros((20, 61, 3), np.uint8)], frame=(64, 128), zoom=2)
+    assert seen[0][0] == (1, 64, 256, 3) and seen[0][1].tolist() == [[20, 61]]
+
+
+def stop():
+    raise InterruptedError
+
+
+@pytest.mark.parametrize("test_resize", [None, (33, 50)])
+def test_zoom_changes_what_the_model_sees_and_not_the_frame_of_results(fake, test_resize):
+    predict = fake(test_resize)
+    for zoom in (0.5, 1.25, 3):
+        image = np.full((40, 30, 3), 70, np.uint8)
+        assert_halves(predict.batch([image], zoom=zoom)[0], 40, 30, 70)
+
+
+def test_fingerprint_is_the_models(tiny):
+    config, params = tiny
+    same, narrow = Predictor(config, params), Predictor(config, params, buckets=(64,))
+    moved = jax.tree.map(lambda leaf: leaf + 1e-6, params)
+    fewer = dataclasses.replace(config, detection=DetectionConfig(max_detections=9))
+    others = Predictor(config, moved), Predictor(fewer, params)
+    assert same.fingerprint == narrow.fingerprint
+    assert len({same.fingerprint, *(other.fingerprint for other in others)}) == 3
 
 
 def differing_pixels(a, b):
