@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Int
-from pycocotools import mask as coco
 
 RLE = dict[str, Any]
 
@@ -82,13 +81,17 @@ def crop_of_rle(rle: RLE) -> tuple[Bool[np.ndarray, "h w"], int, int]:
     starts, ends = starts[ends > starts], ends[ends > starts]
     if not len(starts):
         return np.zeros((0, 0), bool), 0, 0
-    left, right = starts[0] // height, (ends[-1] - 1) // height
-    steps = np.zeros((right - left + 1) * height + 1, np.int8)
-    np.add.at(steps, starts - left * height, 1)
-    np.add.at(steps, ends - left * height, -1)
-    band = np.cumsum(steps[:-1], dtype=np.int8).astype(bool).reshape(-1, height).T
-    rows = np.flatnonzero(band.any(axis=1))
-    return band[rows[0] : rows[-1] + 1], int(rows[0]), int(left)
+    # Cut where a column ends, so that the time does not depend on the image's height.
+    pieces = (ends - 1) // height - starts // height + 1
+    nth = np.arange(pieces.sum()) - np.repeat(np.cumsum(pieces) - pieces, pieces)
+    columns = np.repeat(starts // height, pieces) + nth
+    first = np.where(nth == 0, np.repeat(starts, pieces) - columns * height, 0)
+    end = np.minimum(np.repeat(ends, pieces) - columns * height, height)
+    top, left = first.min(), columns[0]
+    steps = np.zeros((columns[-1] - left + 1, end.max() - top + 1), np.int8)
+    np.add.at(steps, (columns - left, first - top), 1)
+    np.add.at(steps, (columns - left, end - top), -1)
+    return np.cumsum(steps, axis=1, dtype=np.int8)[:, :-1].astype(bool).T, int(top), int(left)
 
 
 def _runs(labels: Int[np.ndarray, "H W"]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -101,12 +104,23 @@ def _runs(labels: Int[np.ndarray, "H W"]) -> tuple[np.ndarray, np.ndarray, np.nd
 
 
 def _compress(edges: Sequence[np.ndarray], size: Sequence[int]) -> list[RLE]:
+    """All codes in one pass; pycocotools' encoder has 32 bits for a length, which slides exceed."""
     height, width = (int(side) for side in size)
     counts = [np.diff(e, prepend=0, append=height * width) for e in edges]
     # pycocotools' encoder leaves out an empty last run, but not an empty first one.
     counts = [c[:-1] if len(c) > 1 and c[-1] == 0 else c for c in counts]
-    codes = [{"size": [height, width], "counts": c} for c in counts]
-    return coco.frPyObjects(codes, height, width) if codes else []
+    deltas = [np.concatenate([c[:3], c[3:] - c[1:-2]]) for c in counts]
+    values = np.concatenate([np.zeros(0, np.int64), *deltas])
+    # Five bits a character, with one bit for the sign.
+    bits = np.frexp(np.where(values < 0, ~values, values).astype(np.float64))[1] + 1
+    lengths = -(-bits // 5)
+    ends = np.cumsum(lengths)
+    place = np.arange(lengths.sum()) - np.repeat(ends - lengths, lengths)
+    characters = ((np.repeat(values, lengths) >> (5 * place)) & 0x1F) | 0x20
+    characters[ends - 1] &= 0x1F
+    text = (characters + 48).astype(np.uint8).tobytes()
+    bounds = np.append(0, ends)[np.cumsum([0, *map(len, counts)])].tolist()
+    return [{"size": [height, width], "counts": text[a:b]} for a, b in pairwise(bounds)]
 
 
 def run_lengths(code: bytes | str) -> Int[np.ndarray, "runs"]:

@@ -96,3 +96,12 @@ def test_crop_of_rle_reads_long_runs_and_text(rng):
     full = np.zeros_like(mask)
     full[top : top + crop.shape[0], left : left + crop.shape[1]] = crop
     np.testing.assert_array_equal(full, mask)
+
+
+@pytest.mark.parametrize("corner", [(0, 0), (94_000, 99_990), (41_000, 70_123)])
+def test_slides_of_more_pixels_than_32_bits_count(rng, corner):
+    mask = rng.random((30, 10)) < 0.7
+    mask[[0, -1]] = mask[:, [0, -1]] = True  # so that its tight box is known
+    crop, top, left = crop_of_rle(rle_of_crop(mask, *corner, (95_000, 100_000)))
+    assert (top, left) == corner
+    np.testing.assert_array_equal(crop, mask)
