@@ -20,6 +20,7 @@ from maskrcnn_jax.data.records import Fault, Record
 _SEMANTIC_PIECES = 8  # an instance in so many pieces is probably a class's whole area
 _PIECE_PIXELS = 4  # smaller pieces are specks and not counted there
 _SEMANTIC_SHARE = 0.8  # so is the only instance, if it covers this much of the image
+_BLACK = 16  # what 12-bit values in a 16-bit file stay below once only their high byte is kept
 _EIGHT_NEIGHBOURS = np.ones((3, 3), int)
 
 
@@ -112,13 +113,20 @@ def _look(entry: Entry, grids: list[AnchorGrid], scale: float, fragments: float)
     scaled = (round(height * scale), round(width * scale))
     return _Image(
         faults,
-        doubts + list(_shape_doubts(record, origins, fragments)),
+        [*doubts, *_image_doubts(entry, record), *_shape_doubts(record, origins, fragments)],
         hashlib.blake2b(record.image.tobytes() + bytes(str(record.size), "ascii"), digest_size=16).digest(),
         record.size,
         record.boxes,
         best_anchor_iou(record.boxes * np.float32(scale), scaled, grids).astype(np.float32),
         _overlapping(record),
     )
+
+
+def _image_doubts(entry: Entry, record: Record) -> Iterator[Fault]:
+    brightest = record.image.max()
+    if brightest < _BLACK:
+        what = f"is nearly black: no value is above {brightest} of 255, as with 12 bits in a 16-bit file"
+        yield Fault(entry.image, what, "stretch the values to the whole range")
 
 
 def _shape_doubts(record: Record, origins: list[str], fragments: float) -> Iterator[Fault]:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import UInt8
 
-from maskrcnn_jax.data.coco_masks import crop_of_segmentation, outside
+from maskrcnn_jax.data.coco_masks import crop_of_segmentation, oddities
 from maskrcnn_jax.data.entries import TWIN, Entry, Listing, Reading
 from maskrcnn_jax.data.images import read_image
 from maskrcnn_jax.data.records import Crop, DataError, Fault, Record, encode_layers
@@ -35,19 +35,22 @@ def list_entries(path: Path, images: Path | None = None) -> Listing:
     """The images of a COCO file, in its order.
 
     Category ids may have gaps: class k is the k-th smallest id. Regions with `iscrowd` become crowds.
-    Annotations that cover no pixel are left out; polygons are cut at the image's border.
+    Annotations that cover no pixel are left out; polygons are cut at the image's border. Two images that
+    their names alone do not tell apart are called by their ids, too.
 
     Args:
       path: the JSON file.
       images: the folder that file names start from. Not given, it is sought where people keep it: beside
-        the JSON file, in its `images/`, or as COCO has it, `annotations/instances_NAME.json` and `NAME/`.
+        the JSON file, in its `images/` or `NAME/`, or as COCO has it, `annotations/instances_NAME.json`
+        and `NAME/`.
 
     Raises:
-      DataError: the file is not there or no COCO file, or no folder holds the first image.
+      DataError: the file is not there, no COCO file or lists no images, or no folder holds any of them.
     """
     data = _load(path)
     faults = _id_faults(path, data)
     root = images or _find_images(path, data["images"])
+    names = _names(data["images"])
     classes = {k: n for n, k in enumerate(sorted({row["id"] for row in data["categories"]}))}
     of_image = defaultdict(list)
     for row in data["annotations"]:
@@ -55,19 +58,20 @@ def list_entries(path: Path, images: Path | None = None) -> Listing:
     entries = [
         Entry(
             row["id"],
-            _name(row),
+            name,
             str(root / row["file_name"]),
-            functools.partial(_read_entry, path, root, row, of_image[row["id"]], classes),
+            functools.partial(_read_entry, path, root, row | {"name": name}, of_image[row["id"]], classes),
         )
-        for row in data["images"]
+        for row, name in zip(data["images"], names, strict=True)
     ]
-    names = {row["id"]: str(row["name"]) for row in data["categories"]}
-    return Listing(entries, faults, [], tuple(names[k] for k in classes))
+    kinds = {row["id"]: row["name"] for row in data["categories"]}
+    return Listing(entries, faults, [], tuple(kinds[k] for k in classes))
 
 
 def _load(path: Path) -> dict[str, list[Row]]:
     if not path.is_file():
-        raise DataError([Fault(str(path), "is no file", "give the JSON file with the annotations")])
+        what = "is a folder" if path.is_dir() else "is not there"
+        raise DataError([Fault(str(path), what, "give the JSON file with the annotations")])
     try:
         data = json.loads(path.read_bytes())
     except ValueError as error:
@@ -82,14 +86,25 @@ def _load(path: Path) -> dict[str, list[Row]]:
             faults.append(Fault(str(path), f"has no list of {part}", "write one, if need be an empty one"))
             continue
         for field, kind in fields.items():
+            if kind is int:
+                _take_whole_floats(rows, field)
             wrong = [n for n, row in enumerate(rows) if not isinstance(row.get(field), kind)]
             if wrong:
                 what = f"{len(wrong)} of {part} have no {field!r} of type {kind.__name__}"
                 remedy = f"write one for each; the first without is {part}[{wrong[0]}]"
                 faults.append(Fault(str(path), what, remedy))
+    if not faults and not data["images"]:
+        faults.append(Fault(str(path), "lists no images", "is it the right file?"))
     if faults:
         raise DataError(faults)
     return data
+
+
+def _take_whole_floats(rows: list[Row], field: str) -> None:
+    """Turns 7.0 into 7: tables that hold gaps write every number so."""
+    for row in rows:
+        if isinstance(row.get(field), float) and row[field].is_integer():
+            row[field] = int(row[field])
 
 
 def _id_faults(path: Path, data: dict[str, list[Row]]) -> list[Fault]:
@@ -116,22 +131,22 @@ def _repeated(values: Iterable[Any]) -> list[Any]:
 
 
 def _find_images(path: Path, rows: list[Row]) -> Path:
-    folder = path.parent
     name = path.stem.removeprefix("instances_")
-    candidates = [folder, folder / "images", folder.parent / name, folder.parent / "images" / name]
-    candidates += [folder.parent, folder.parent / "images"]
-    if not rows:
-        return folder
-    for candidate in candidates:
-        if (candidate / rows[0]["file_name"]).is_file():
-            return candidate
-    what = f"its first image, {rows[0]['file_name']}, is in none of {', '.join(map(str, candidates))}"
+    bases = (path.parent, path.parent.parent)
+    candidates = [base / place for base in bases for place in ("", "images", name, f"images/{name}")]
+    for row in rows:
+        for candidate in candidates:
+            if (candidate / row["file_name"]).is_file():
+                return candidate
+    what = f"its images ({rows[0]['file_name']}, ...) are in none of {', '.join(map(str, candidates))}"
     raise DataError([Fault(str(path), what, "say where the images are (`images`)")])
 
 
-def _name(row: Row) -> str:
-    """What messages and result files call an image; it must be the name of a file."""
-    return str(Path(row["file_name"]).with_suffix("")).replace("/", "_")
+def _names(rows: list[Row]) -> list[str]:
+    """What messages and result files call the images; each must be the name of a file of its own."""
+    names = [str(Path(row["file_name"]).with_suffix("")).replace("/", "_") for row in rows]
+    shared = set(_repeated(names))
+    return [f"{name}_{row['id']}" if name in shared else name for name, row in zip(names, rows, strict=True)]
 
 
 class _Instances(NamedTuple):
@@ -146,6 +161,11 @@ class _Instances(NamedTuple):
 
 def _read_entry(path: Path, root: Path, row: Row, annotations: list[Row], classes: dict[int, int]) -> Reading:
     size = (row["height"], row["width"])
+    if min(size) < 1:
+        what = f"has the size {size}"
+        return Reading(
+            None, [Fault(f"{path}: image {row['id']}", what, "write its height and width")], [], []
+        )
     known = [annotation for annotation in annotations if annotation["category_id"] in classes]
     found = _read_instances(path, row["file_name"], size, known)
     try:
@@ -154,7 +174,7 @@ def _read_entry(path: Path, root: Path, row: Row, annotations: list[Row], classe
         return Reading(None, error.faults + found.faults, found.doubts, [])
     record = Record(
         row["id"],
-        _name(row),
+        row["name"],
         image,
         encode_layers(found.crops, size),
         np.array([classes[a["category_id"]] for a in found.rows], np.int32),
@@ -180,7 +200,7 @@ def _read_instances(path: Path, image: str, size: tuple[int, int], annotations: 
         if isinstance(crop, str):
             found.faults.append(Fault(where, crop, "write polygons or run lengths of the image's size"))
             continue
-        for what in outside(annotation, size):
+        for what in oddities(annotation, size):
             found.doubts.append(Fault(where, what, "correct the outline"))
         if not crop.pixels.size:
             what = "covers no pixel and is left out"

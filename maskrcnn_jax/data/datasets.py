@@ -54,9 +54,17 @@ def class_names(data: ConfigDict, num_classes: int) -> tuple[str, ...]:
     """The name of each class of the data set.
 
     Raises:
-      ValueError: a model of `num_classes` classes does not suit it; or as `load_split`.
+      ValueError: a model of `num_classes` classes does not suit it, or the validation set has other classes;
+        or as `load_split`.
     """
-    names = ("nucleus",) if data.format == "synthetic" else _listing(data, data.get("path")).categories
+    names = ("nucleus",) if data.format == "synthetic" else _listing(data, data.path).categories
+    if data.get("validation_path"):
+        others = _listing(data, data.validation_path).categories
+        if others != names:
+            raise ValueError(
+                f"data.validation_path has the categories {', '.join(others)}, data.path {', '.join(names)}: "
+                "list the same in both files, in one order of their ids"
+            )
     if len(names) != num_classes:
         raise ValueError(
             f"model.num_classes is {num_classes}, but the data has {len(names)} ({', '.join(names[:5])}"
@@ -67,16 +75,20 @@ def class_names(data: ConfigDict, num_classes: int) -> tuple[str, ...]:
 
 def split_entries(data: ConfigDict, split: str) -> list[Entry]:
     """The images of the `train` or `validation` split, listed but not read; raises as `load_split`."""
+    return _split_listing(data, split).entries
+
+
+def _split_listing(data: ConfigDict, split: str) -> Listing:
     apart = data.get("validation_path")
     path = apart if apart and split == "validation" else data.path
     listing = _listing(data, path)
     if apart:
-        return listing.entries
+        return listing
     held_out, count = data.validation_images, len(listing.entries)
     if not 0 <= held_out < count:
         raise ValueError(f"data.validation_images is {held_out}, but {path} has {count} images")
-    cut = count - held_out
-    return listing.entries[:cut] if split == "train" else listing.entries[cut:]
+    cut = slice(count - held_out) if split == "train" else slice(count - held_out, None)
+    return listing._replace(entries=listing.entries[cut])
 
 
 def _listing(data: ConfigDict, path: str) -> Listing:
@@ -95,11 +107,12 @@ def _prepared_records(data: ConfigDict, split: str, progress: Progress | None) -
     from maskrcnn_jax.data.builder import prepare  # late: TFDS takes a while to import
     from maskrcnn_jax.data.prepared import PreparedRecords
 
-    splits = {name: split_entries(data, name) for name in ("train", "validation")}
-    splits = {name: entries for name, entries in splits.items() if entries}
+    listings = {name: _split_listing(data, name) for name in ("train", "validation")}
+    splits = {name: listing.entries for name, listing in listings.items() if listing.entries}
     if split not in splits:
         return []
-    return PreparedRecords(prepare(data.prepared, splits, progress=progress), split)
+    categories = listings["train"].categories
+    return PreparedRecords(prepare(data.prepared, splits, categories=categories, progress=progress), split)
 
 
 def _test_records(data: ConfigDict, progress: Progress | None) -> list[Record]:

@@ -16,15 +16,9 @@ from maskrcnn_jax.data.records import DataError, Fault
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 LABEL_SUFFIXES = (".png", ".tif", ".tiff", ".npy")
 
-# What Pillow, tifffile and NumPy raise on damaged files.
-UNREADABLE = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    EOFError,
-    Image.DecompressionBombError,
-    tifffile.TiffFileError,
-)
+# On damaged files Pillow, tifffile and the decoders below them raise whatever comes: struct.error,
+# IndexError, MemoryError for a side of a billion pixels. So all of it is caught, around the decoding alone.
+UNREADABLE = (Exception,)
 _RGB_MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV", "LAB")
 _TIFF = (".tif", ".tiff")
 
@@ -55,21 +49,27 @@ def decode_image(code: bytes) -> UInt8[np.ndarray, "H W 3"]:
 def read_labels(path: str | os.PathLike) -> Int[np.ndarray, "H W"]:
     """One label image: whole numbers, 0 for the background. A palette image gives its indices.
 
+    Whole numbers may be stored as floats, and one axis of length 1 may stand before or after the others.
+
     Raises:
       DataError: names the file that cannot be read, or is no label image, and says why.
     """
     path = Path(path)
     try:
         if path.suffix.lower() == ".npy":
-            labels = np.load(path, allow_pickle=False)
+            labels = _npy_array(path)
         elif path.suffix.lower() in _TIFF and not _pillow_reads_exactly(path):
             labels = _tiff_page(path)
         else:
             with Image.open(path) as image:
-                _require_one_page(image)
+                require_one_page(image)
                 labels = np.asarray(image)
     except UNREADABLE as error:
-        raise DataError([unreadable(path, error)]) from error
+        raise DataError([unreadable(path, error, "a 16-bit PNG")]) from error
+    if labels.ndim == 3 and 1 in (labels.shape[0], labels.shape[2]):
+        labels = labels.squeeze(0 if labels.shape[0] == 1 else 2)
+    if labels.dtype.kind == "f" and (np.abs(labels) < 2**53).all() and (labels % 1 == 0).all():
+        labels = labels.astype(np.int64)
     if labels.ndim != 2 or 0 in labels.shape or labels.dtype.kind not in "bui":
         what = f"is no label image: {labels.dtype} of shape {labels.shape}"
         raise DataError([Fault(str(path), what, "save one whole number a pixel, 0 for the background")])
@@ -95,20 +95,20 @@ def unexpected_files(folder: Path, suffixes: tuple[str, ...]) -> list[Fault]:
     return [Fault(str(path), "is a file of a type that is not read here", remedy) for path in others]
 
 
-def unreadable(path: Path, error: Exception) -> Fault:
-    """The fault of a file that raised one of `UNREADABLE`."""
+def unreadable(path: Path, error: Exception, safe: str = "an 8-bit PNG") -> Fault:
+    """The fault of a file that raised one of `UNREADABLE`; `safe` is what surely can be read."""
     if not path.exists():
         return Fault(str(path), "cannot be read: it is not there", "restore the file or correct its name")
     if path.stat().st_size == 0:
         return Fault(str(path), "cannot be read: it has zero bytes", "copy it again from its source")
     what = str(error).replace(str(path), path.name) or type(error).__name__
-    remedy = "copy it again from its source; if it is whole, save it as an 8-bit PNG"
+    remedy = f"copy it again from its source; if it is whole, save it as {safe}"
     return Fault(str(path), f"cannot be read: {what}", remedy)
 
 
 def _rgb_of_file(file: Path | io.BytesIO) -> UInt8[np.ndarray, "H W 3"]:
     with Image.open(file) as image:
-        _require_one_page(image)
+        require_one_page(image)
         if image.mode.startswith("I;16"):
             return _rgb_of_array(np.asarray(image))
         if image.mode not in _RGB_MODES:
@@ -129,9 +129,17 @@ def _rgb_of_array(pixels: np.ndarray) -> UInt8[np.ndarray, "H W 3"]:
     return np.repeat(pixels[..., None], 3, axis=2) if pixels.ndim == 2 else pixels[..., :3].copy()
 
 
-def _require_one_page(image: Image.Image) -> None:
+def require_one_page(image: Image.Image) -> None:
+    """Raises ValueError where an open file holds a stack: Pillow would show its first page."""
     if getattr(image, "n_frames", 1) > 1:
         raise ValueError(f"it holds {image.n_frames} pages, expected one")
+
+
+def _npy_array(path: Path) -> np.ndarray:
+    with path.open("rb") as file:
+        if file.read(6) != b"\x93NUMPY" and path.stat().st_size:
+            raise ValueError("it is no array; a pickle is never opened")  # np.load would offer to
+    return np.load(path, allow_pickle=False)
 
 
 def _is_deep_colour(path: Path) -> bool:

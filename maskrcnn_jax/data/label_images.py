@@ -19,7 +19,9 @@ from maskrcnn_jax.data.images import (
 from maskrcnn_jax.data.records import MAX_INSTANCES, DataError, Fault, Record
 
 _FOLDERS = ("masks", "labels")  # beside images/
-_ENDINGS = ("_masks", "_mask", "_labels", "_label")  # of a file beside or among the images
+# Of a file beside or among the images; Cellpose writes `X_cp_masks`.
+_ENDINGS = ("_cp_masks", "_masks", "_mask", "_labels", "_label")
+_ALL_ENDINGS = (*_ENDINGS, "_img", "_image")  # `000_img.png` belongs to `000_masks.png`
 
 
 def matches(path: Path) -> bool:
@@ -34,8 +36,9 @@ def matches(path: Path) -> bool:
 def list_entries(path: Path) -> Listing:
     """Pairs of images and label images, by name, with image ids from 1 in that order; all are of one class.
 
-    Either `images/X.*` and `masks/X.*` (or `labels/`), or `X.*` and `X_masks.*` in one folder. A label
-    image is a PNG, TIFF or NPY of whole numbers: 0 is background, each other number an instance.
+    Either `images/X.*` and `masks/X.*` (or `labels/`), or `X.*` and `X_masks.*` in one folder; `X_img.*`
+    and `X_cp_masks.*`, as Cellpose has them, belong together, too. A label image is a PNG, TIFF or NPY of
+    whole numbers: 0 is background, each other number an instance.
 
     Raises:
       DataError: there is no such folder, or it holds no such pairs.
@@ -51,15 +54,13 @@ def list_entries(path: Path) -> Listing:
         faults.append(Fault(str(images[name]), "has no label image", f"add {name}_masks.tif or delete it"))
     for name in sorted(labels.keys() - images.keys()):
         faults.append(Fault(str(labels[name]), "has no image", "add the image or delete the labels"))
+    if not faults and not images:
+        faults.append(Fault(str(path), "holds no images", "put images and label images right into it"))
     entries = [
         Entry(i, name, str(images[name]), functools.partial(_read_pair, i, name, images[name], labels[name]))
         for i, name in enumerate(sorted(images.keys() & labels.keys()), start=1)
     ]
-    folders = [path / name for name in ("images", *_FOLDERS) if (path / name).is_dir()] or [path]
-    known = (*IMAGE_SUFFIXES, ".npy")
-    return Listing(
-        entries, faults, [fault for folder in folders for fault in unexpected_files(folder, known)]
-    )
+    return Listing(entries, faults, _unexpected(path))
 
 
 def _files(path: Path) -> tuple[list[Path], list[Path]]:
@@ -72,15 +73,30 @@ def _files(path: Path) -> tuple[list[Path], list[Path]]:
 
 
 def _is_label(path: Path) -> bool:
-    return path.stem.endswith(_ENDINGS)
+    return _stem(path).endswith(_ENDINGS)
+
+
+def _stem(path: Path) -> str:
+    """The file's name without its type, which may be `.ome.tif`."""
+    return path.stem.removesuffix(".ome")
+
+
+def _unexpected(path: Path) -> list[Fault]:
+    """Files of a type that is not read where they lie; JPEG, for one, would change labels."""
+    if not (path / "images").is_dir():
+        return unexpected_files(path, (*IMAGE_SUFFIXES, ".npy"))
+    folders = [path / name for name in _FOLDERS if (path / name).is_dir()]
+    others = [fault for folder in folders for fault in unexpected_files(folder, LABEL_SUFFIXES)]
+    return unexpected_files(path / "images", IMAGE_SUFFIXES) + others
 
 
 def _by_stem(files: list[Path], faults: list[Fault]) -> dict[str, Path]:
     """Files by the name that an image shares with its labels."""
     found: dict[str, Path] = {}
     for file in files:
-        ending = next((e for e in _ENDINGS if file.stem.endswith(e)), "")
-        twin = found.setdefault(file.stem.removesuffix(ending), file)
+        stem = _stem(file)
+        ending = next((e for e in _ALL_ENDINGS if stem.endswith(e)), "")
+        twin = found.setdefault(stem.removesuffix(ending).removesuffix(".ome"), file)
         if twin is not file:
             faults.append(Fault(str(file), f"has the same name as {twin.name}", "leave one of the two"))
     return found

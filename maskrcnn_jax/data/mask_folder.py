@@ -15,6 +15,7 @@ from maskrcnn_jax.data.images import (
     UNREADABLE,
     image_files,
     read_image,
+    require_one_page,
     unexpected_files,
     unreadable,
 )
@@ -22,8 +23,12 @@ from maskrcnn_jax.data.records import Crop, DataError, Fault, Record, encode_lay
 
 
 def matches(path: Path) -> bool:
-    """Whether `path` looks like a data set of this kind."""
-    return path.is_dir() and any((folder / "masks").is_dir() for folder in _folders(path))
+    """Whether `path` looks like a data set of this kind: beside `masks/` lies one image, not all of them."""
+    return path.is_dir() and any(
+        (folder / "masks").is_dir()
+        and (not (folder / "images").is_dir() or len(image_files(folder / "images")) < 2)
+        for folder in _folders(path)
+    )
 
 
 def list_entries(path: Path) -> Listing:
@@ -109,6 +114,7 @@ def _read_mask(path: Path, size: tuple[int, int] | None) -> Crop | Fault:
     """A mask without its empty surroundings, which are nearly all of it."""
     try:
         with Image.open(path) as image:
+            require_one_page(image)
             image.load()
     except UNREADABLE as error:
         return unreadable(path, error)

@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
-from google.protobuf.message import DecodeError
 from PIL import Image
 
 from maskrcnn_jax.data.builder import checksum
@@ -68,7 +67,7 @@ class PreparedRecords(Sequence):
             with path.open("rb", buffering=0) as file:
                 example = tf.train.Example.FromString(os.pread(file.fileno(), length, offset))
             return _record(example.features.feature)
-        except (*UNREADABLE, KeyError, IndexError, DecodeError) as error:
+        except UNREADABLE as error:
             remedy = "delete the folder and prepare it again"
             raise DataError([Fault(where, f"is damaged: {error}", remedy)]) from error
 

@@ -23,7 +23,8 @@ def list_entries(format: str, path: str | os.PathLike, *, images: str | os.PathL
 
     Raises:
       ValueError: the format is unknown, or `images` is given where it means nothing.
-      DataError: there is nothing of this format; if it looks like another one, the error says so.
+      DataError: there is nothing of this format; if it looks like another one, or lies one folder deeper,
+        the error says so.
     """
     if format not in FORMATS:
         raise ValueError(
@@ -32,10 +33,21 @@ def list_entries(format: str, path: str | os.PathLike, *, images: str | os.PathL
     if images is not None and format != "coco":
         raise ValueError(f"`images` is for COCO files only, the format is {format}")
     path = Path(path)
-    others = [name for name, module in FORMATS.items() if name != format and module.matches(path)]
-    if others and not FORMATS[format].matches(path):
-        remedy = f"set the format to {others[0]}"
-        raise DataError([Fault(str(path), f"is no {format} data set, but looks like {others[0]}", remedy)])
+    if not FORMATS[format].matches(path) and (fault := _misplaced(format, path)):
+        raise DataError([fault])
     if format == "coco":
         return coco_json.list_entries(path, None if images is None else Path(images))
     return FORMATS[format].list_entries(path)
+
+
+def _misplaced(format: str, path: Path) -> Fault | None:
+    """What `path` is instead, or where below it this format is; None where neither can be told."""
+    what = f"is no {format} data set, but "
+    for name, module in FORMATS.items():
+        if name != format and module.matches(path):
+            return Fault(str(path), f"{what}looks like {name}", f"set the format to {name}")
+    places = sorted(path.glob("*")) + sorted(path.glob("annotations/*"))
+    below = [str(place) for place in places if FORMATS[format].matches(place)]
+    if below:
+        return Fault(str(path), f"{what}holds what looks like one", f"give the path {' or '.join(below[:3])}")
+    return None

@@ -65,6 +65,13 @@ def interpolate(folders):
     save(folders / "a" / "masks" / "2.png", box(5, 30, 15, 40) // 3 + box(6, 31, 14, 39) // 2)
 
 
+def stack(folders):
+    page = Image.fromarray(box(20, 30, 30, 40))
+    page.save(
+        folders / "a" / "masks" / "2.png", save_all=True, append_images=[Image.fromarray(box(0, 0, 3, 3))]
+    )
+
+
 MASK_FOLDER_FAULTS = {
     "truncated image": (truncate, "images/a.png: cannot be read: .*truncated.*; copy it again"),
     "unreadable image": (
@@ -99,6 +106,19 @@ MASK_FOLDER_FAULTS = {
         lambda f: (f / "a" / "masks" / "2.svg").write_text("<svg/>"),
         "masks/2.svg: is a file of a type that is not read here; move it away",
     ),
+    "nearly black image": (
+        lambda f: save(f / "a" / "images" / "a.png", np.full(SIZE, 4095, np.uint16)),
+        "a/images: is nearly black: no value is above 15 of 255, as with 12 bits in a 16-bit file; stretch",
+    ),
+    "zero bytes of an image": (
+        lambda f: (f / "a" / "images" / "a.png").write_bytes(b""),
+        "images/a.png: cannot be read: it has zero bytes; copy it again",
+    ),
+    "stack as a mask": (stack, "masks/2.png: cannot be read: it holds 2 pages, expected one"),
+    "missing masks": (
+        lambda f: (f / "b" / "masks").rmdir(),
+        "b/masks: is no folder; put one PNG for each instance there",
+    ),
     "equal images": (
         lambda f: save(f / "b" / "images" / "b.png", np.asarray(Image.open(f / "a" / "images" / "a.png"))),
         "b/images: has the same pixels as .*a/images; delete",
@@ -123,7 +143,7 @@ def test_a_fault_planted_in_a_mask_folder_is_printed(folders, capsys, kind):
 
 def coco_file(folder, annotations, images=(("a.png", 1),)):
     for name, _ in images:
-        save(folder / name, np.zeros((*SIZE, 3), np.uint8))
+        save(folder / name, np.full((*SIZE, 3), 200, np.uint8))
     data = {
         "images": [{"id": i, "file_name": name, "height": 40, "width": 50} for name, i in images],
         "categories": [{"id": 3, "name": "cell"}],
@@ -150,6 +170,20 @@ COCO_FAULTS = {
         [{"segmentation": SQUARE}, {"segmentation": [[0, 0, 3, 0, 3, 3]], "id": 1}],
         "annotations: the id 1 occurs twice; give each its own id",
     ),
+    "unknown image": (
+        [{"segmentation": SQUARE, "image_id": 7}],
+        "annotation 1: has image_id 7, which is not among the images; correct it",
+    ),
+    "box far outside": (
+        [{"segmentation": [[5, 5, 1e9, 5, 9, 9]]}],
+        r"annotation 1 .*has a polygon with the coordinate 1e\+09, far outside of the image",
+    ),
+    "only a box": ([{"segmentation": [], "bbox": [1, 2, 3, 4]}], "annotation 1 .*only a box, perhaps"),
+    "polygon without area": (
+        [{"segmentation": [*SQUARE, [1, 2, 3, 4]]}],
+        "annotation 1 .*has 1 polygons of fewer than three points, which are left out; correct",
+    ),
+    "odd iscrowd": ([{"segmentation": SQUARE, "iscrowd": "0"}], "annotation 1 .*has iscrowd '0', which is"),
     "equal masks": (
         [{"segmentation": SQUARE}, {"segmentation": SQUARE}],
         "annotation 2 .*: has the same pixels as annotation 1",
@@ -177,13 +211,12 @@ def test_a_fault_planted_in_a_coco_file_is_printed(tmp_path, capsys, kind):
 def test_a_missing_file_of_a_coco_set_is_printed(tmp_path, capsys):
     path = coco_file(tmp_path, [], images=(("a.png", 1), ("b.png", 2)))
     (tmp_path / "b.png").unlink()
-    save(tmp_path / "a.png", np.ones((*SIZE, 3), np.uint8))
     code, text = run(capsys, "--format", "coco", path)
     assert code == 1 and "b.png: cannot be read: it is not there; restore the file" in text
 
 
 def test_semantic_label_images_are_doubted(tmp_path, capsys):
-    save(tmp_path / "a.png", np.zeros((*SIZE, 3), np.uint8))
+    save(tmp_path / "a.png", np.full((*SIZE, 3), 200, np.uint8))
     grid = np.zeros(SIZE, np.uint8)
     grid[::8, ::10] = 1
     save(tmp_path / "a_masks.png", np.repeat(np.repeat(grid[::4, ::5], 4, 0), 5, 1) * 255)

@@ -85,13 +85,13 @@ def test_categories_with_gaps_crowds_subfolders_and_images_without_annotations(t
 @pytest.mark.parametrize("place", ["coco.json", "annotations/instances_train.json", "annotations/a.json"])
 @pytest.mark.parametrize("images", ["", "images", "train"])
 def test_images_are_found_where_people_keep_them(tmp_path, place, images):
-    if (place, images) in (("coco.json", "train"), ("annotations/a.json", "train")):
+    if images == "train" and place != "annotations/instances_train.json":
         images = "somewhere/else"
     path = write(tmp_path, [], images=("a.png",), place=place)
     (tmp_path / images).mkdir(parents=True, exist_ok=True)
     (tmp_path / "a.png").rename(tmp_path / images / "a.png")
     if images == "somewhere/else":
-        with pytest.raises(DataError, match=r"its first image, a.png, is in none of .*say where"):
+        with pytest.raises(DataError, match=r"its images \(a.png, ...\) are in none of .*say where"):
             list_entries(path)
         listing = list_entries(path, tmp_path / images)
     else:
@@ -124,8 +124,11 @@ def test_a_set_written_from_records_gives_identical_batches(tmp_path):
 WRONG_SEGMENTATIONS = {
     "no segmentation": None,
     "an empty list of polygons": [],
-    "at least three x, y pairs": [[1, 2, 3, 4]],
+    "no list x0, y0, x1, y1": [[1, 2, 3, 4, 5]],
+    "no list x0, y0": [1, 2, 3, 4, 5, 6],
+    "far outside of the image": [[0, 0, 5e8, 0, 5, 5]],
     "no number": [[1, 2, 3, 4, 5, "6"]],
+    "of size None": {"size": None, "counts": [600]},
     "of size \\[5, 5\\], its image \\[20, 30\\]": {"size": [5, 5], "counts": [0, 25]},
     "run lengths of 50 pixels, its image 600": {"size": list(SIZE), "counts": [25, 25]},
     "damaged run lengths": {"size": list(SIZE), "counts": [-600, 1200]},
@@ -155,6 +158,65 @@ def test_damaged_run_lengths_never_pass(tmp_path, counts):
 def test_a_box_that_is_none_is_named(tmp_path, box):
     (reading,) = readings(list_entries(write(tmp_path, [row(1, POLYGON, bbox=box)])).entries)
     assert "has a bbox that is not x, y, width, height" in str(reading.faults[0])
+
+
+@pytest.mark.parametrize("crowd", ["0", 2, [0]])
+def test_an_odd_crowd_flag_is_named(tmp_path, crowd):
+    (reading,) = readings(list_entries(write(tmp_path, [row(1, POLYGON, iscrowd=crowd)])).entries)
+    assert f"has iscrowd {crowd!r}, which is neither 0 nor 1" in str(reading.faults[0])
+
+
+def test_whole_floats_count_as_numbers(tmp_path):
+    """As tables with gaps write them."""
+    lengths = {"size": [20.0, 30.0], "counts": [3.0, 4.0, 593.0]}
+    path = write(tmp_path, [row(1.0, lengths, image=1.0, category=5.0, iscrowd=0.0)])
+    data = json.loads(path.read_text())
+    data["images"][0] |= {"id": 1.0, "height": 20.0, "width": 30.0}
+    path.write_text(json.dumps(data))
+    (record,) = read_records(list_entries(path).entries)
+    assert type(record.image_id) is int and record.mask(0).sum() == 4 and not record.crowd.any()
+    path.write_text(path.read_text().replace('"image_id": 1.0', '"image_id": 1.5'))
+    with pytest.raises(DataError, match="1 of annotations have no 'image_id' of type int"):
+        list_entries(path)
+
+
+def test_polygons_without_area_are_left_out(tmp_path):
+    rows = [row(1, [*POLYGON, [1.0, 2.0, 3.0, 4.0], []]), row(2, [[1.0, 2.0, 30.0, 20.0]])]
+    (reading,) = readings(list_entries(write(tmp_path, rows)).entries)
+    drawn = coco.merge(coco.frPyObjects(POLYGON, *SIZE))
+    assert compressed(reading.record.mask(0))["counts"] == drawn["counts"].decode()
+    assert len(reading.record.classes) == 1 and not reading.faults
+    assert [doubt.what.split(",")[0] for doubt in reading.doubts] == [
+        "has 2 polygons of fewer than three points",
+        "has 1 polygons of fewer than three points",
+        "covers no pixel and is left out",
+    ]
+
+
+def test_images_that_share_a_name_are_told_apart(tmp_path):
+    files = ("a.png", "a.bmp", "x/b.png", "x_b.png", "c.png")
+    entries = list_entries(write(tmp_path, [], images=files)).entries
+    assert [entry.name for entry in entries] == ["a_1", "a_2", "x_b_3", "x_b_4", "c"]
+    assert [record.name for record in read_records(entries)] == [entry.name for entry in entries]
+
+
+def test_a_missing_first_image_is_a_fault_of_its_own(tmp_path):
+    path = write(tmp_path, [row(1, POLYGON, image=2)], images=("images/a.png", "images/b.png"))
+    data = json.loads(path.read_text())
+    for image in data["images"]:
+        image["file_name"] = image["file_name"].removeprefix("images/")
+    path.write_text(json.dumps(data))
+    (tmp_path / "images" / "a.png").unlink()
+    first, second = readings(list_entries(path).entries)
+    assert "images/a.png: cannot be read: it is not there" in str(first.faults[0])
+    assert len(second.record.classes) == 1
+
+
+def test_an_image_of_no_size_is_named(tmp_path):
+    path = write(tmp_path, [row(1, POLYGON)])
+    path.write_text(path.read_text().replace('"height": 20', '"height": 0'))
+    (reading,) = readings(list_entries(path).entries)
+    assert "image 1: has the size (0, 30); write its height and width" in str(reading.faults[0])
 
 
 def test_wrong_ids_are_all_named(tmp_path):
@@ -208,6 +270,7 @@ def test_what_is_odd_is_read_but_doubted(tmp_path):
     ("text", "message"),
     [
         ("[]", "holds a list; COCO results, perhaps"),
+        ('{"images": [], "categories": [], "annotations": []}', "lists no images; is it the right file"),
         ("{", "is no JSON"),
         ("{}", "has no list of images.*\n.*has no list of categories.*\n.*has no list of annotations"),
         (

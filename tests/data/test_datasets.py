@@ -101,6 +101,22 @@ def test_class_names_are_those_of_the_data(folder, tmp_path):
         class_names(config, 80)
 
 
+def test_the_validation_file_must_have_the_same_classes(tmp_path):
+    for name, kinds in (("a", "xy"), ("b", "yx"), ("c", "xy")):
+        categories = [{"id": 2 * n, "name": kind} for n, kind in enumerate(kinds)]
+        image = {"id": 1, "file_name": "a.png", "height": 8, "width": 9}
+        coco = {"images": [image], "categories": categories, "annotations": []}
+        (tmp_path / f"{name}.json").write_text(json.dumps(coco))
+    save(tmp_path / "a.png", np.zeros((8, 9), np.uint8))
+    config = ConfigDict(
+        {"format": "coco", "path": f"{tmp_path}/a.json", "validation_path": f"{tmp_path}/c.json"}
+    )
+    assert class_names(config, 2) == ("x", "y")
+    config.validation_path = f"{tmp_path}/b.json"
+    with pytest.raises(ValueError, match=r"validation_path has the categories y, x, data.path x, y: list"):
+        class_names(config, 2)
+
+
 # The test split
 
 

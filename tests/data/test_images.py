@@ -1,5 +1,8 @@
 """Image and label files of every kind become the same arrays, and whatever is none is named."""
 
+import contextlib
+import pickle
+
 import numpy as np
 import pytest
 import tifffile
@@ -93,6 +96,52 @@ def test_labels_of_every_width(tmp_path, rng, dtype):
         np.testing.assert_array_equal(read_labels(tmp_path / name), labels, err_msg=name)
 
 
+def test_whole_floats_and_an_axis_of_one_are_labels(tmp_path, rng):
+    labels = rng.integers(0, 70_000, SIZE)
+    for kind in (np.float32, np.float64):
+        tifffile.imwrite(tmp_path / "a.tif", labels.astype(kind))
+        found = read_labels(tmp_path / "a.tif")
+        assert found.dtype == np.int64
+        np.testing.assert_array_equal(found, labels)
+    for array in (labels[None], labels[..., None]):
+        np.save(tmp_path / "a.npy", array)
+        np.testing.assert_array_equal(read_labels(tmp_path / "a.npy"), labels)
+
+
+def test_what_only_calls_itself_npy_is_never_opened(tmp_path):
+    np.savez(tmp_path / "a.npz", np.zeros(SIZE))
+    (tmp_path / "a.npz").rename(tmp_path / "archive.npy")
+    (tmp_path / "pickle.npy").write_bytes(pickle.dumps({"masks": 1}))
+    for name in ("archive.npy", "pickle.npy"):
+        with pytest.raises(DataError, match="it is no array; a pickle is never opened"):
+            read_labels(tmp_path / name)
+
+
+@pytest.mark.filterwarnings("ignore")  # some damage is warned of before it is an error
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "zip.tif", "deep.tif", "a.npy"])
+def test_no_damage_escapes_as_another_error(tmp_path, rng, name):
+    """Files with wrong or missing bytes are read somehow, or named: nothing else is raised."""
+    path = tmp_path / name
+    if name.endswith("npy"):
+        np.save(path, rng.integers(0, 9, SIZE))
+    elif name.endswith("tif"):
+        pixels = rng.integers(0, 9, (*SIZE, 3)[: 3 if name == "deep.tif" else 2]).astype(np.uint16)
+        tifffile.imwrite(path, pixels, compression="zlib", photometric="rgb" if pixels.ndim == 3 else None)
+    else:
+        Image.fromarray(rng.integers(0, 256, (*SIZE, 3), np.uint8)).save(path)
+    whole = path.read_bytes()
+    for trial in range(60):
+        content = bytearray(whole)
+        if trial % 3 == 0:
+            del content[rng.integers(len(content)) :]
+        for place in rng.integers(len(content) or 1, size=4 if content else 0):
+            content[place] = rng.integers(256)
+        path.write_bytes(content)
+        for read in (read_image, read_labels):
+            with contextlib.suppress(DataError):
+                read(path)
+
+
 def test_a_palette_gives_its_indices(tmp_path, rng):
     labels = rng.integers(0, 9, SIZE).astype(np.uint8)
     image = Image.fromarray(labels, "L").convert("P")
@@ -105,10 +154,13 @@ def test_a_palette_gives_its_indices(tmp_path, rng):
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        (np.zeros(SIZE, np.float32), r"no label image: float32 of shape \(12, 16\)"),
+        (np.full(SIZE, 0.5, np.float32), r"no label image: float32 of shape \(12, 16\)"),
+        (np.full(SIZE, np.nan), r"no label image: float64 of shape \(12, 16\)"),
+        (np.full(SIZE, 1e30), r"no label image: float64 of shape \(12, 16\)"),
+        (np.zeros((2, *SIZE), np.uint8), r"no label image: uint8 of shape \(2, 12, 16\)"),
         (np.zeros((*SIZE, 3), np.uint8), r"no label image: uint8 of shape \(12, 16, 3\)"),
         (np.full(SIZE, -2, np.int16), "holds the label -2"),
-        (np.array([{}], object), "cannot be read: Object arrays cannot be loaded"),
+        (np.array([{}], object), r"cannot be read: Object arrays cannot be loaded .*save it as a 16-bit PNG"),
     ],
 )
 def test_what_is_no_label_image_is_refused(tmp_path, labels, message):

@@ -35,6 +35,10 @@ def labels_of(rng, values=(3, 70, 65000)):
         ("images/{}.tif", "masks/{}.tif"),
         ("images/{}.png", "labels/{}.npy"),
         ("images/{}.png", "masks/{}_masks.png"),
+        ("{}.png", "{}_cp_masks.png"),
+        ("{}_img.png", "{}_masks.png"),
+        ("{}.ome.tif", "{}_masks.ome.tif"),
+        ("images/{}_mask.png", "masks/{}_mask.tif"),
     ],
 )
 def test_layouts_give_what_was_written(tmp_path, rng, image, labels):
@@ -98,6 +102,21 @@ def test_pairs_that_do_not_fit_are_named(tmp_path, rng):
     message = str(caught.value)
     assert "large_masks.png: has 9 x 15 pixels (height x width), its image 9 x 14" in message
     assert "broken.png: cannot be read" in message and "broken_masks.png: is no label image" in message
+
+
+def test_a_folder_without_pairs_is_named(tmp_path):
+    for name in ("images", "masks"):
+        (tmp_path / name / "deeper").mkdir(parents=True)
+    listing = list_entries(tmp_path)
+    assert [fault.what for fault in listing.faults] == ["holds no images"]
+
+
+def test_labels_saved_as_jpeg_are_doubted(tmp_path, rng):
+    save(tmp_path / "images" / "a.jpg", np.zeros(SIZE, np.uint8))
+    save(tmp_path / "masks" / "a.jpg", np.zeros(SIZE, np.uint8))
+    listing = list_entries(tmp_path)
+    assert [fault.what for fault in listing.faults] == ["has no label image"]
+    assert [doubt.where for doubt in listing.doubts] == [str(tmp_path / "masks" / "a.jpg")]
 
 
 def test_more_labels_than_a_layer_can_hold(tmp_path):

@@ -221,5 +221,6 @@ def test_a_config_with_a_prepared_folder_reads_the_same_records(tmp_path, rng):
         plain = load_split(data, split)
         lazy = load_split(ConfigDict({**data, "prepared": str(tmp_path / "shards")}), split)
         assert isinstance(lazy, PreparedRecords)
+        assert lazy.categories == ("nucleus",)
         for a, b in zip(lazy, plain, strict=True):
             assert_same(a, b)

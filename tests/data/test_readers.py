@@ -68,6 +68,25 @@ def test_a_wrong_format_in_a_config_is_answered(sets):
         load_split(ConfigDict({**data, "format": "coco", "validation_images": 1}), "train")
 
 
+@pytest.mark.parametrize("format", ["coco", "mask_folder"])
+def test_a_set_that_lies_one_folder_deeper_is_pointed_at(sets, tmp_path, format):
+    outer = tmp_path / "outer"
+    outer.mkdir()
+    sets[format].rename(outer / sets[format].name)
+    with pytest.raises(DataError, match=f"holds what looks like one; give the path .*{sets[format].name}"):
+        list_entries(format, outer)
+
+
+def test_folders_of_many_images_are_no_mask_folders(tmp_path):
+    """As StarDist's: train/images, train/masks."""
+    for name in ("a", "b"):
+        for part in ("images", "masks"):
+            (tmp_path / "train" / part).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.eye(4, dtype=np.uint8)).save(tmp_path / "train" / part / f"{name}.png")
+    with pytest.raises(DataError, match=r"is no labels data set, but holds .* give the path .*train"):
+        list_entries("labels", tmp_path)
+
+
 def test_an_unknown_format_names_the_known_ones(sets):
     with pytest.raises(ValueError, match=r"'coc' is unknown \(did you mean 'coco'\?\): choose mask_folder, "):
         list_entries("coc", sets["coco"])
