@@ -18,6 +18,7 @@ _WORKDIR = flags.DEFINE_string(
 def main() -> None:
     from maskrcnn_jax.training.loop import train
 
+    doors.keep_tensorflow_off_gpus()
     name = Path(flags.FLAGS["config"].config_filename).stem
     train(_CONFIG.value, Path(_WORKDIR.value or f"runs/{name}"))
 

@@ -38,12 +38,16 @@ def config_flag(default: str | None = None) -> flags.FlagHolder:
         _end(_unknown_field(error), 2)
 
 
-def _main(main: Callable[[], None]) -> None:
-    if not flags.FLAGS["verbosity"].present:
-        logging.set_verbosity(logging.WARNING)
+def keep_tensorflow_off_gpus() -> None:
+    """To be called by what uses JAX, before TensorFlow starts and takes the memory that JAX needs."""
     from maskrcnn_jax.data.pipeline import hide_gpus_from_tensorflow  # late, as this imports TensorFlow
 
     hide_gpus_from_tensorflow()
+
+
+def _main(main: Callable[[], None]) -> None:
+    if not flags.FLAGS["verbosity"].present:
+        logging.set_verbosity(logging.WARNING)
     main()
 
 

@@ -10,10 +10,9 @@ import pytest
 ROOT = Path(__file__).parents[1]
 # All cases in one process: each starts as a script would, up to its end.
 SCRIPT = """
-import json, sys, types
+import json, sys
 from absl import flags
 from ml_collections import config_flags
-sys.modules["maskrcnn_jax.data.pipeline"] = types.SimpleNamespace(hide_gpus_from_tensorflow=lambda: None)
 from maskrcnn_jax import config, doors
 
 config_flags.DEFINE_config_file("config", lock_config=True)
@@ -82,12 +81,17 @@ def test_it_ends_as_it_should(outcomes, case):
     ("arguments", "message"),
     [
         (["--workdir=a"], "Flag --config must have a value other than None"),
-        ([CONFIG], "Exactly one of (workdir, bundle) must have a value"),
-        ([CONFIG, "--workdir=a", "--bundle=b"], "Exactly one of (workdir, bundle) must have a value"),
+        ([CONFIG], "Exactly one of (workdir, bundle, results) must have a value"),
+        (
+            [CONFIG, "--workdir=a", "--bundle=b"],
+            "Exactly one of (workdir, bundle, results) must have a value",
+        ),
         (
             [CONFIG, "--workdir=a", "--max_dets=9,x"],
             "give positive numbers, as 100,2000",
         ),
+        ([CONFIG, "--workdir=a", "--min_score=-1"], "min_score"),
+        ([CONFIG, "--results=a", "--split=test"], "the test split has no ground truth"),
     ],
 )
 def test_evaluate_refuses_flags_that_make_no_sense(arguments, message):

@@ -15,9 +15,11 @@ from rich.console import Console
 from tiny_config import get_config
 
 from maskrcnn_jax.data.synthetic import draw_records
+from maskrcnn_jax.evaluation.nuclei import averages, tally
 from maskrcnn_jax.interop.bundle import load_bundle
 from maskrcnn_jax.interop.trees import flatten
 from maskrcnn_jax.models.mask_rcnn import init_params
+from maskrcnn_jax.rle import rles_of_labels
 from maskrcnn_jax.training.checkpoint import load_latest
 from maskrcnn_jax.training.loop import train
 from maskrcnn_jax.training.optimizer import averaged_params
@@ -121,7 +123,60 @@ def test_evaluate_gives_the_numbers_of_the_training(run, tmp_path):
     assert (
         "AP75 @7" in done.stdout and "nuclei" in done.stdout and f"results are in {tmp_path}" in done.stdout
     )
-    assert {path.suffix for path in tmp_path.iterdir()} == {".json", ".png"}
+    assert "all as one" in done.stdout and "F1 at IoU 0.5 is highest" in done.stdout
+    assert {path.suffix for path in tmp_path.iterdir()} == {".json", ".png", ".csv"}
+
+
+def score(*arguments):
+    """Runs evaluate.py, which may not import what it does not need."""
+    script = """
+import runpy, sys
+try:
+    runpy.run_path(sys.argv[0], run_name="__main__")
+finally:
+    heavy = {"jax", "tensorflow"} & sys.modules.keys()
+    assert not heavy, heavy
+"""
+    flags = [str(ROOT / "evaluate.py"), f"--config={ROOT / 'tests' / 'tiny_config.py'}", *arguments]
+    script = f"import sys; sys.argv = {flags!r}{script}"
+    return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT)
+
+
+def test_results_of_any_tool_are_scored_without_a_model(run, tmp_path):
+    """Our own results are the other tool's: the same numbers, without JAX."""
+    folder, _, evaluation = run
+    results = folder / "evaluation" / "results.json"
+    done = score(f"--results={results}", f"--out={tmp_path}")
+    assert done.returncode == 0 and done.stderr == "", done.stderr
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert metrics == {name: value if value == value else None for name, value in evaluation.metrics.items()}
+    written = {path.name for path in tmp_path.iterdir()}
+    assert written == {path.name for path in results.parent.iterdir()} - {"results.json"}
+
+
+def test_label_images_of_any_tool_are_scored(tmp_path):
+    """The ground truth itself, as Cellpose would write it: what is beneath another nucleus is lost."""
+    data, tallies = get_config().data, []
+    for record in draw_records(data.validation_images, seed=2 * data.seed + 1, size=96, name="validation"):
+        labels = record.layers[0].copy()
+        for layer in record.layers[1:]:
+            labels[labels == 0] = layer[labels == 0]
+        truth = rles_of_labels(record.layers, len(record.classes))
+        tallies.append(tally(truth, labels))
+        Image.fromarray(labels).save(tmp_path / f"{record.name}_cp_masks.png")
+    done = score(f"--results={tmp_path}")
+    assert done.returncode == 0 and done.stderr == "", done.stderr
+    assert "note: label images have no scores" in done.stdout and "average precision @" not in done.stdout
+    out = tmp_path.with_name(f"{tmp_path.name}_evaluation")
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert metrics == pytest.approx(averages(tallies)) and metrics["nuclei/PQ"] < 1
+    assert sorted(path.name for path in out.iterdir())[:2] == ["images.csv", "metrics.json"]
+
+
+def test_results_that_do_not_fit_are_told(tmp_path):
+    done = score(f"--results={tmp_path}")
+    assert done.returncode == 1 and done.stderr.startswith("evaluate.py: 2 faults in the data:")
+    assert "holds no label image of validation_0001" in done.stderr
 
 
 def test_evaluate_answers_the_test_images_with_their_ids(run, tmp_path):

@@ -95,6 +95,12 @@ def to_coco(records: Iterable[Record], categories: Sequence[str] = ("nucleus",))
     return {"images": images, "categories": names, "annotations": annotations}
 
 
+def without_classes(ground_truth: dict[str, Any]) -> dict[str, Any]:
+    """A copy of a COCO data set in which everything is of category 1, for results that know no classes."""
+    annotations = [row | {"category_id": 1} for row in ground_truth["annotations"]]
+    return {**ground_truth, "categories": [{"id": 1, "name": "object"}], "annotations": annotations}
+
+
 def to_results(results: Iterable[tuple[int, Result]]) -> list[Row]:
     """COCO result rows of (image id, result) pairs: category ids from 1, XYWH boxes, RLEs as text."""
     rows = []
@@ -113,6 +119,26 @@ def to_results(results: Iterable[tuple[int, Result]]) -> list[Row]:
             for box, score, k, code in zip(*fields, strict=True)
         ]
     return rows
+
+
+def from_results(rows: Iterable[Row], image_id: int, size: tuple[int, int]) -> Result:
+    """The rows of one image as a result, best first: the inverse of `to_results`.
+
+    Args:
+      rows: COCO result rows with boxes and run-length encodings.
+      image_id: rows of other images are left out.
+      size: height and width of the image.
+    """
+    rows = sorted((row for row in rows if row["image_id"] == image_id), key=lambda row: -row["score"])
+    boxes = np.array([row["bbox"] for row in rows], np.float64).reshape(-1, 4)
+    boxes[:, 2:] += boxes[:, :2]
+    return Result(
+        boxes.astype(np.float32),
+        np.array([row["score"] for row in rows], np.float32),
+        np.array([row["category_id"] - 1 for row in rows], np.int32),
+        [row["segmentation"] for row in rows],
+        size,
+    )
 
 
 def _annotations(record: Record) -> list[Row]:

@@ -1,55 +1,64 @@
-"""From a prediction function and records, or from COCO results, to metrics and the tables that show them."""
+"""From a prediction function and records, or from COCO results of any origin, to metrics."""
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import UInt8
-from rich.table import Table
 
 from maskrcnn_jax.evaluation.coco import average_precision, to_coco, to_results
-from maskrcnn_jax.evaluation.nuclei import averages, tally_results
+from maskrcnn_jax.evaluation.curves import Curves, curves
+from maskrcnn_jax.evaluation.nuclei import averages, summarize, tally_results
 from maskrcnn_jax.structures import Result
 
 if TYPE_CHECKING:
     from maskrcnn_jax.data.records import Record
 
-_ROWS = {"bbox": "boxes", "segm": "masks"}
-
 
 @dataclass(frozen=True)
-class ImageSummary:
-    """One image of an evaluation: its ground truth and detections counted, and the seconds they took."""
+class ImageScore:
+    """One image of an evaluation.
+
+    Attributes:
+      image_id, name: as in the ground truth.
+      ground_truths: its objects; crowds are not counted.
+      detections: those that score at least `min_score`.
+      metrics: as `nuclei.summarize` names them; NaN where there is nothing to compare.
+      seconds: that the prediction took; None where there was none.
+    """
 
     image_id: int
     name: str
     ground_truths: int
     detections: int
-    seconds: float
+    metrics: dict[str, float]
+    seconds: float | None = None
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What `evaluate` found.
+    """What `evaluate` or `score` found.
 
     Attributes:
-      metrics: as `score` names them.
+      metrics: COCO AP of boxes and masks as `average_precision` names them, if there are scores; AJI, PQ
+        and the others as `nuclei.averages` names them, for the detections that score at least `min_score`.
+      images: in the order of the ground truth.
+      curves: of the masks, if there are scores.
+      min_score: see `metrics`.
       results: COCO result rows, ready for JSON.
       ground_truth: the COCO data set that they were compared with.
-      predictions: the result of each image, in the order of `images`.
-      images: a summary of each image, in the order of the records.
     """
 
     metrics: dict[str, float]
-    results: list[dict[str, Any]]
+    images: list[ImageScore]
+    curves: Curves | None
+    min_score: float
+    results: Sequence[dict[str, Any]]
     ground_truth: dict[str, Any]
-    predictions: list[Result]
-    images: list[ImageSummary]
 
 
 def evaluate(
@@ -77,24 +86,22 @@ def evaluate(
     if not len(records):
         raise ValueError("there are no records to evaluate")
     ground_truth = to_coco(records, categories)
-    predictions, images = [], []
+    results, seconds = [], []
     for record in records:
         start = time.perf_counter()
         result = predict(record.image)
-        seconds = time.perf_counter() - start
+        seconds.append(time.perf_counter() - start)
         if tuple(result.size) != record.image.shape[:2]:
             raise ValueError(
                 f"{record.name}: the result is for an image of {tuple(result.size)} pixels, "
                 f"the image has {record.image.shape[:2]}"
             )
-        predictions.append(result)
-        images.append(ImageSummary(record.image_id, record.name, len(record.classes), len(result), seconds))
+        results += to_results([(record.image_id, result)])
         if progress is not None:
-            progress(len(images), len(records))
-    ids = [image.image_id for image in images]
-    results = to_results(zip(ids, predictions, strict=True))
-    metrics = score(ground_truth, results, max_dets=max_dets, min_score=min_score)
-    return Evaluation(metrics, results, ground_truth, predictions, images)
+            progress(len(seconds), len(records))
+    found = score(ground_truth, results, max_dets=max_dets, min_score=min_score)
+    timed = [replace(image, seconds=s) for image, s in zip(found.images, seconds, strict=True)]
+    return replace(found, images=timed)
 
 
 def score(
@@ -103,43 +110,31 @@ def score(
     *,
     max_dets: Sequence[int] = (100, 2000),
     min_score: float = 0.5,
-) -> dict[str, float]:
-    """The metrics of COCO result rows, wherever they come from; no model needed.
+    have_scores: bool = True,
+) -> Evaluation:
+    """Scores COCO result rows, wherever they come from; no model needed.
 
-    Returns:
-      COCO AP of boxes and masks, named and raising as `average_precision`; AJI, PQ and the others as
-      `nuclei.averages` names them, for the rows that score at least `min_score`.
+    Args:
+      ground_truth: a COCO data set.
+      results: rows with box, mask and score.
+      max_dets, min_score: as for `evaluate`.
+      have_scores: False if the rows' scores mean nothing. Average precision, which is about their order,
+        is then left out.
+
+    Raises:
+      ValueError: as `average_precision`.
     """
-    metrics = {}
-    for kind in _ROWS:
-        metrics |= average_precision(ground_truth, results, kind=kind, max_dets=max_dets)
+    metrics, found = {}, None
+    if have_scores:
+        for kind in ("bbox", "segm"):
+            metrics |= average_precision(ground_truth, results, kind=kind, max_dets=max_dets)
+        found = curves(ground_truth, results, limit=max(max_dets))
     tallies = tally_results(ground_truth, results, min_score=min_score)
-    return metrics | (averages(list(tallies.values())) if tallies else {})
-
-
-def table(metrics: Mapping[str, float]) -> Table:
-    """AP, AP50 and AP75 of boxes and masks, for each limit of detections that `metrics` has."""
-    limits = sorted({int(name.rpartition("@")[2]) for name in metrics if name.split("/")[0] in _ROWS})
-    columns = [f"{name}@{limit}" for limit in limits for name in ("AP", "AP50", "AP75")]
-    view = Table("", title="average precision @ detections an image")
-    for column in columns:
-        view.add_column(column.replace("@", " @"), justify="right")
-    for kind, label in _ROWS.items():
-        view.add_row(label, *(_shown(metrics, f"{kind}/{column}") for column in columns))
-    return view
-
-
-def nuclei_table(metrics: Mapping[str, float]) -> Table:
-    """AJI, Dice, PQ, F1 and counting error: the mean of the images, and of all images taken as one."""
-    view = Table("", title="nuclei")
-    for column in ("mean of images", "all as one"):
-        view.add_column(column, justify="right")
-    for name in [name.removeprefix("nuclei/") for name in metrics if name.startswith("nuclei/")]:
-        values = (_shown(metrics, f"{prefix}/{name}") for prefix in ("nuclei", "nuclei_micro"))
-        view.add_row(name.replace("_", " "), *values)
-    return view
-
-
-def _shown(metrics: Mapping[str, float], name: str) -> str:
-    value = metrics.get(name, math.nan)
-    return "–" if math.isnan(value) else f"{value:.3f}"
+    metrics |= averages(list(tallies.values())) if tallies else {}
+    images = [
+        ImageScore(
+            image["id"], image.get("file_name", str(image["id"])), *tally.counts.tolist(), summarize(tally)
+        )
+        for image, tally in zip(ground_truth["images"], tallies.values(), strict=True)
+    ]
+    return Evaluation(metrics, images, found, min_score, results, ground_truth)

@@ -1,15 +1,24 @@
-"""Scores a predictor on records and writes what people look at: metrics, COCO results, overlays."""
+"""Scores a predictor on records and writes what people look at: metrics, curves, COCO results, overlays."""
 
+from __future__ import annotations
+
+import csv
+import math
 from collections.abc import Callable, Sequence
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from maskrcnn_jax.data.records import Record
-from maskrcnn_jax.evaluation.coco import to_results
+from maskrcnn_jax.evaluation.coco import from_results, to_results
 from maskrcnn_jax.evaluation.evaluator import Evaluation, evaluate
+from maskrcnn_jax.evaluation.figure import draw_curves
+from maskrcnn_jax.evaluation.tables import image_rows
 from maskrcnn_jax.inference.overlay import draw_overlay, side_by_side
-from maskrcnn_jax.inference.predictor import Predictor
-from maskrcnn_jax.inference.writers import write_coco_results, write_image, write_metrics
+from maskrcnn_jax.inference.writers import atomic, write_coco_results, write_image, write_metrics
+
+if TYPE_CHECKING:  # What other tools have found is scored without JAX.
+    from maskrcnn_jax.inference.predictor import Predictor
 
 Progress = Callable[[int, int], None]
 
@@ -21,26 +30,58 @@ def write_evaluation(
     *,
     categories: Sequence[str] = ("nucleus",),
     max_dets: Sequence[int] = (100, 2000),
+    min_score: float = 0.5,
     overlays: int = 4,
     progress: Progress | None = None,
 ) -> Evaluation:
-    """Evaluates, and writes `metrics.json`, `results.json` and `overlay_NAME.png` into `folder`.
+    """Evaluates, and writes `results.json` and what `write_report` writes into `folder`.
 
     Args:
       records: images with ground truth.
       categories: name of each class.
       max_dets: the numbers of detections at which AP is reported.
-      overlays: of how many images a picture is drawn, ground truth beside prediction.
+      min_score: detections below count neither in the nuclei metrics nor in the pictures.
+      overlays: of how many images a picture is drawn.
       progress: called with the number of images done and of all.
     """
-    evaluation = evaluate(predictor, records, categories=categories, max_dets=max_dets, progress=progress)
-    write_metrics(folder / "metrics.json", evaluation.metrics)
+    evaluation = evaluate(
+        predictor,
+        records,
+        categories=categories,
+        max_dets=max_dets,
+        min_score=min_score,
+        progress=progress,
+    )
     write_coco_results(folder / "results.json", evaluation.results)
-    annotations = evaluation.ground_truth["annotations"]
-    for record, result in zip(islice(records, overlays), evaluation.predictions, strict=False):
-        truth = [a["segmentation"] for a in annotations if a["image_id"] == record.image_id]
-        write_image(folder / f"overlay_{record.name}.png", side_by_side(record.image, truth, result))
+    write_report(evaluation, records, folder, overlays=overlays)
     return evaluation
+
+
+def write_report(
+    evaluation: Evaluation, records: Sequence[Record], folder: Path, *, overlays: int = 4
+) -> None:
+    """Writes `metrics.json`, `images.csv`, `curves.png` and `overlay_NAME.png` into `folder`.
+
+    Args:
+      evaluation: where it has no curves, neither has the folder.
+      records: the images that were evaluated.
+      overlays: of how many images a picture is drawn, ground truth beside prediction.
+    """
+    write_metrics(folder / "metrics.json", evaluation.metrics)
+    _write_images(folder / "images.csv", evaluation)
+    if evaluation.curves:
+        title = f"masks: {evaluation.curves.truths} objects in {len(evaluation.images)} images"
+        if len(evaluation.ground_truth["categories"]) > 1:
+            title += ", all classes as one"
+        with atomic(folder / "curves.png") as temporary:
+            figure = draw_curves(evaluation.curves, min_score=evaluation.min_score, title=title)
+            figure.savefig(temporary, format="png", dpi=110)
+    annotations = evaluation.ground_truth["annotations"]
+    for record in islice(records, overlays):
+        truth = [a["segmentation"] for a in annotations if a["image_id"] == record.image_id]
+        result = from_results(evaluation.results, record.image_id, record.size)
+        picture = side_by_side(record.image, truth, result, min_score=evaluation.min_score)
+        write_image(folder / f"overlay_{record.name}.png", picture)
 
 
 def write_predictions(
@@ -48,6 +89,7 @@ def write_predictions(
     records: Sequence[Record],
     folder: Path,
     *,
+    min_score: float = 0.5,
     overlays: int = 8,
     progress: Progress | None = None,
 ) -> None:
@@ -55,7 +97,8 @@ def write_predictions(
 
     Args:
       records: their `image_id` is what the results refer to.
-      overlays: of how many images a picture is drawn, with the instances that score at least 0.5.
+      min_score: instances that score less are not drawn.
+      overlays: of how many images a picture is drawn.
       progress: called with the number of images done and of all.
     """
     rows = []
@@ -63,8 +106,18 @@ def write_predictions(
         result = predictor(record.image)
         rows += to_results([(record.image_id, result)])
         if done <= overlays:
-            sure = [mask for mask, score in zip(result.masks, result.scores, strict=True) if score >= 0.5]
+            sure = [m for m, score in zip(result.masks, result.scores, strict=True) if score >= min_score]
             write_image(folder / f"overlay_{record.name}.png", draw_overlay(record.image, sure))
         if progress:
             progress(done, len(records))
     write_coco_results(folder / "answer.json", rows)
+
+
+def _write_images(path: Path, evaluation: Evaluation) -> None:
+    """A line an image; what is not a number becomes an empty field."""
+    rows = image_rows(evaluation)
+    with atomic(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        table = csv.DictWriter(file, list(rows[0]) if rows else [], lineterminator="\n")
+        table.writeheader()
+        for row in rows:
+            table.writerow({k: "" if isinstance(v, float) and math.isnan(v) else v for k, v in row.items()})

@@ -14,7 +14,8 @@ from maskrcnn_jax.config import MaskRCNNConfig
 from maskrcnn_jax.data.datasets import class_names, load_split
 from maskrcnn_jax.data.pipeline import batches
 from maskrcnn_jax.data.records import Record
-from maskrcnn_jax.evaluation.evaluator import Evaluation, table
+from maskrcnn_jax.evaluation.evaluator import Evaluation
+from maskrcnn_jax.evaluation.tables import table
 from maskrcnn_jax.inference.predictor import Predictor
 from maskrcnn_jax.inference.report import write_evaluation
 from maskrcnn_jax.interop.bundle import save_bundle

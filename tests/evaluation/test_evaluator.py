@@ -1,13 +1,11 @@
 """Evaluation from images to metrics, with predictions that are known."""
 
-import io
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from rich.console import Console
 
-from maskrcnn_jax.evaluation.evaluator import evaluate, nuclei_table, score, table
+from maskrcnn_jax.evaluation.evaluator import evaluate, score
 from maskrcnn_jax.rle import rles_of_labels
 from maskrcnn_jax.structures import Result
 
@@ -61,10 +59,33 @@ def test_evaluation_of_known_answers():
         (5, "slide 5", 4, 2),
         (8, "slide 8", 0, 0),
     ]
+    assert [image.metrics["PQ"] for image in found.images] == pytest.approx(
+        [6 / 9, 4 / 6, np.nan], nan_ok=True
+    )
     assert all(image.seconds >= 0 for image in found.images)
-    assert [len(p) for p in found.predictions] == [3, 2, 0]
+    assert found.curves.truths == 10 and found.curves.right.all()
     assert [row["image_id"] for row in found.results] == [3, 3, 3, 5, 5]
-    assert score(found.ground_truth, found.results) == pytest.approx(found.metrics, nan_ok=True)
+    again = score(found.ground_truth, found.results)
+    assert again.metrics == pytest.approx(found.metrics, nan_ok=True)
+    assert [image.seconds for image in again.images] == [None] * 3
+
+
+def test_the_least_score_concerns_the_nuclei_metrics_alone():
+    """Of four detections that score 0.9 to 0.6, three are left from 0.65 on."""
+    one = record(1, 4)
+    both = [evaluate(lambda _: answer(one, 4), [one], min_score=s) for s in (0.0, 0.65)]
+    assert [found.metrics["segm/AP@100"] for found in both] == pytest.approx([1, 1])
+    assert [found.metrics["nuclei/PQ"] for found in both] == pytest.approx([1, 6 / 7])
+    assert [found.images[0].detections for found in both] == [4, 3]
+    assert both[1].min_score == 0.65
+
+
+def test_without_scores_there_is_no_average_precision():
+    one = record(1, 4)
+    known = evaluate(lambda _: answer(one, 3), [one])
+    found = score(known.ground_truth, known.results, have_scores=False)
+    assert found.curves is None
+    assert found.metrics == {k: v for k, v in known.metrics.items() if k.startswith("nuclei")}
 
 
 def test_result_of_another_size_is_refused():
@@ -75,31 +96,3 @@ def test_result_of_another_size_is_refused():
 def test_no_records_are_refused():
     with pytest.raises(ValueError, match="no records"):
         evaluate(lambda _: None, [])
-
-
-def cells_of(view):
-    console = Console(width=160, file=io.StringIO())
-    console.print(view)
-    lines = [line.split("│")[1:-1] for line in console.file.getvalue().splitlines() if "│" in line]
-    return [[cell.strip() for cell in line] for line in lines]
-
-
-def test_table_shows_boxes_and_masks_at_every_limit():
-    metrics = {
-        f"{kind}/{name}@{m}": m / 4000
-        for kind in ("bbox", "segm")
-        for name in ("AP", "AP50")
-        for m in (100, 2000)
-    }
-    metrics["segm/AP75@100"] = 0.125
-    cells = cells_of(table(metrics))
-    assert cells == [
-        ["boxes", "0.025", "0.025", "–", "0.500", "0.500", "–"],
-        ["masks", "0.025", "0.025", "0.125", "0.500", "0.500", "–"],
-    ]
-
-
-def test_nuclei_table_shows_both_averages():
-    metrics = {"nuclei/AJI": 0.5, "nuclei/PQ": float("nan"), "nuclei_micro/AJI": 0.25, "nuclei_micro/PQ": 1.0}
-    cells = cells_of(nuclei_table(metrics | {"segm/AP@100": 0.1}))
-    assert cells == [["AJI", "0.500", "0.250"], ["PQ", "–", "1.000"]]

@@ -1,5 +1,6 @@
 """What an evaluation leaves in its folder, around a predictor that knows the answers."""
 
+import csv
 import json
 
 import numpy as np
@@ -44,6 +45,8 @@ def test_an_evaluation_is_written_as_metrics_results_and_pictures(records, oracl
     )
     folder = tmp_path / "new" / "folder"
     assert sorted(path.name for path in folder.iterdir()) == [
+        "curves.png",
+        "images.csv",
         "metrics.json",
         "overlay_image_0000.png",
         "overlay_image_0001.png",
@@ -57,15 +60,39 @@ def test_an_evaluation_is_written_as_metrics_results_and_pictures(records, oracl
     assert calls == [(1, 3), (2, 3), (3, 3)]
 
 
+def test_images_are_a_table_with_a_line_each(records, oracle, tmp_path):
+    evaluation = write_evaluation(oracle, records, tmp_path, min_score=0.1, overlays=0)
+    with (tmp_path / "images.csv").open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert [line["image"] for line in lines] == [record.name for record in records]
+    assert [int(line["found"]) for line in lines] == [len(record.classes) for record in records]
+    assert [float(line["PQ"]) for line in lines] == [1, 1, 1]
+    assert all(float(line["seconds"]) >= 0 for line in lines)
+    assert evaluation.min_score == 0.1
+
+
+def test_what_is_undefined_is_an_empty_field(tmp_path):
+    (blank,) = draw_records(1, seed=0, size=48, nuclei=(0, 0))
+
+    def nothing(image):
+        empty = np.zeros(0, np.float32)
+        return Result(empty.reshape(0, 4), empty, empty.astype(np.int32), [], image.shape[:2])
+
+    write_evaluation(nothing, [blank], tmp_path)
+    with (tmp_path / "images.csv").open(newline="") as file:
+        (line,) = csv.DictReader(file)
+    assert (line["objects"], line["found"], line["PQ"], line["AJI"]) == ("0", "0", "", "")
+
+
 def test_categories_are_passed_on(records, oracle, tmp_path):
     evaluation = write_evaluation(oracle, records, tmp_path, categories=("a", "b"), overlays=0)
     assert [kind["name"] for kind in evaluation.ground_truth["categories"]] == ["a", "b"]
-    assert not list(tmp_path.glob("*.png"))
+    assert not list(tmp_path.glob("overlay*"))
 
 
 def test_ground_truth_lies_beside_the_prediction(records, oracle, tmp_path):
     write_evaluation(oracle, records, tmp_path, overlays=1)
-    (path,) = tmp_path.glob("*.png")
+    (path,) = tmp_path.glob("overlay*")
     with Image.open(path) as picture:
         assert picture.width >= 2 * 4 * 48  # two pictures, enlarged four times
 
