@@ -61,7 +61,7 @@ def main() -> None:
 def evaluate_model(bundle: Path) -> None:
     from rich.console import Console
 
-    from maskrcnn_jax.data.datasets import class_names
+    from maskrcnn_jax.data.datasets import categories
     from maskrcnn_jax.inference.predictor import Predictor
     from maskrcnn_jax.inference.report import write_evaluation, write_predictions
     from maskrcnn_jax.training.display import counter
@@ -83,7 +83,7 @@ def evaluate_model(bundle: Path) -> None:
                 predictor,
                 records,
                 out,
-                categories=class_names(config.data, model_config.num_classes),
+                categories=categories(config.data, split, model_config.num_classes),
                 max_dets=[int(limit) for limit in _MAX_DETS.value],
                 min_score=_MIN_SCORE.value,
                 progress=progress,
@@ -97,7 +97,7 @@ def score_results(source: Path) -> None:
     """Needs neither a model nor JAX."""
     from rich.console import Console
 
-    from maskrcnn_jax.data.datasets import class_names
+    from maskrcnn_jax.data.datasets import categories
     from maskrcnn_jax.evaluation.coco import to_coco, without_classes
     from maskrcnn_jax.evaluation.evaluator import score
     from maskrcnn_jax.inference.foreign_results import read_results
@@ -105,7 +105,7 @@ def score_results(source: Path) -> None:
 
     config, console = _CONFIG.value, Console()
     records = _records(console)
-    ground_truth = to_coco(records, class_names(config.data, config.model.num_classes))
+    ground_truth = to_coco(records, categories(config.data, _SPLIT.value, config.model.num_classes))
     found = read_results(source, ground_truth)
     evaluation = score(
         ground_truth if found.have_scores else without_classes(ground_truth),

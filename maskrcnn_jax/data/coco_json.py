@@ -65,7 +65,7 @@ def list_entries(path: Path, images: Path | None = None) -> Listing:
         for row, name in zip(data["images"], names, strict=True)
     ]
     kinds = {row["id"]: row["name"] for row in data["categories"]}
-    return Listing(entries, faults, [], tuple(kinds[k] for k in classes))
+    return Listing(entries, faults, [], tuple(kinds[k] for k in classes), tuple(classes))
 
 
 def _load(path: Path) -> dict[str, list[Row]]:

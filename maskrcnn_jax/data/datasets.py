@@ -73,6 +73,13 @@ def class_names(data: ConfigDict, num_classes: int) -> tuple[str, ...]:
     return names
 
 
+def categories(data: ConfigDict, split: str, num_classes: int) -> dict[int, str]:
+    """The name of each class by the id that results for this split call it; raises as `class_names`."""
+    names = class_names(data, num_classes)
+    ids = (1,) if data.format == "synthetic" else _split_listing(data, split).category_ids
+    return dict(zip(ids, names, strict=True))
+
+
 def split_entries(data: ConfigDict, split: str) -> list[Entry]:
     """The images of the `train` or `validation` split, listed but not read; raises as `load_split`."""
     return _split_listing(data, split).entries

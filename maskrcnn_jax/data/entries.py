@@ -54,12 +54,14 @@ class Listing(NamedTuple):
       entries: in the order that image numbers refer to.
       faults, doubts: as in `Reading`.
       categories: the name of each class.
+      category_ids: what the data set's own files, and so its results, call each class.
     """
 
     entries: list[Entry]
     faults: list[Fault]
     doubts: list[Fault]
     categories: tuple[str, ...] = ("nucleus",)
+    category_ids: tuple[int, ...] = (1,)
 
 
 def in_order(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +16,9 @@ from maskrcnn_jax.structures import Result
 
 if TYPE_CHECKING:
     from maskrcnn_jax.data.records import Record
+
+# Names of the classes in order; a mapping gives their category ids, too, else class k has the id k + 1.
+Categories = Sequence[str] | Mapping[int, str]
 
 # pycocotools' order of `params.areaRng`, and its suffixes: all, small, medium, large.
 _AREAS = ("", "s", "m", "l")
@@ -63,12 +66,12 @@ def average_precision(
     return metrics
 
 
-def to_coco(records: Iterable[Record], categories: Sequence[str] = ("nucleus",)) -> dict[str, Any]:
+def to_coco(records: Iterable[Record], categories: Categories = ("nucleus",)) -> dict[str, Any]:
     """The ground truth of records as a COCO data set, ready for JSON.
 
     Args:
       records: with distinct `image_id`s.
-      categories: name of each class; class k becomes category id k + 1.
+      categories: names of the classes, with their ids or without.
 
     Returns:
       `images`, `categories`, `annotations`; an annotation has a compressed RLE, its area and its tight
@@ -78,6 +81,7 @@ def to_coco(records: Iterable[Record], categories: Sequence[str] = ("nucleus",))
       ValueError: lists the records with classes out of range, and the image ids that occur twice.
     """
     images, annotations, faults = [], [], []
+    ids = _ids(categories)
     seen: set[int] = set()
     for record in records:
         if record.image_id in seen:
@@ -85,13 +89,15 @@ def to_coco(records: Iterable[Record], categories: Sequence[str] = ("nucleus",))
         seen.add(record.image_id)
         height, width = record.image.shape[:2]
         images.append({"id": record.image_id, "file_name": record.name, "height": height, "width": width})
-        rows = _annotations(record)
-        if odd := [n for n, row in enumerate(rows) if not 1 <= row["category_id"] <= len(categories)]:
-            faults.append(f"{record.name}: instances {odd} have classes outside 0..{len(categories) - 1}")
+        if odd := [n for n, k in enumerate(record.classes) if not 0 <= k < len(ids)]:
+            faults.append(f"{record.name}: instances {odd} have classes outside 0..{len(ids) - 1}")
+            continue
+        rows = _annotations(record, ids)
         annotations += [{"id": len(annotations) + n + 1} | row for n, row in enumerate(rows)]
     if faults:
         raise ValueError("these records are no ground truth:\n  " + "\n  ".join(faults))
-    names = [{"id": k + 1, "name": name} for k, name in enumerate(categories)]
+    names = categories.values() if isinstance(categories, Mapping) else categories
+    names = [{"id": k, "name": name} for k, name in zip(ids, names, strict=True)]
     return {"images": images, "categories": names, "annotations": annotations}
 
 
@@ -101,9 +107,9 @@ def without_classes(ground_truth: dict[str, Any]) -> dict[str, Any]:
     return {**ground_truth, "categories": [{"id": 1, "name": "object"}], "annotations": annotations}
 
 
-def to_results(results: Iterable[tuple[int, Result]]) -> list[Row]:
-    """COCO result rows of (image id, result) pairs: category ids from 1, XYWH boxes, RLEs as text."""
-    rows = []
+def to_results(results: Iterable[tuple[int, Result]], categories: Categories | None = None) -> list[Row]:
+    """COCO result rows of (image id, result) pairs: XYWH boxes, RLEs as text, ids as in `to_coco`."""
+    rows, ids = [], None if categories is None else _ids(categories)
     for image_id, result in results:
         corners = np.asarray(result.boxes, np.float64).reshape(-1, 4)
         boxes = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1)
@@ -111,7 +117,7 @@ def to_results(results: Iterable[tuple[int, Result]]) -> list[Row]:
         rows += [
             {
                 "image_id": image_id,
-                "category_id": k + 1,
+                "category_id": k + 1 if ids is None else ids[k],
                 "bbox": box,
                 "score": score,
                 "segmentation": _as_text(code),
@@ -121,34 +127,42 @@ def to_results(results: Iterable[tuple[int, Result]]) -> list[Row]:
     return rows
 
 
-def from_results(rows: Iterable[Row], image_id: int, size: tuple[int, int]) -> Result:
+def from_results(
+    rows: Iterable[Row], image_id: int, size: tuple[int, int], categories: Sequence[Row]
+) -> Result:
     """The rows of one image as a result, best first: the inverse of `to_results`.
 
     Args:
       rows: COCO result rows with boxes and run-length encodings.
       image_id: rows of other images are left out.
       size: height and width of the image.
+      categories: of the data set.
     """
+    classes = {category["id"]: k for k, category in enumerate(categories)}
     rows = sorted((row for row in rows if row["image_id"] == image_id), key=lambda row: -row["score"])
     boxes = np.array([row["bbox"] for row in rows], np.float64).reshape(-1, 4)
     boxes[:, 2:] += boxes[:, :2]
     return Result(
         boxes.astype(np.float32),
         np.array([row["score"] for row in rows], np.float32),
-        np.array([row["category_id"] - 1 for row in rows], np.int32),
+        np.array([classes[row["category_id"]] for row in rows], np.int32),
         [row["segmentation"] for row in rows],
         size,
     )
 
 
-def _annotations(record: Record) -> list[Row]:
+def _ids(categories: Categories) -> list[int]:
+    return list(categories) if isinstance(categories, Mapping) else list(range(1, len(categories) + 1))
+
+
+def _annotations(record: Record, ids: Sequence[int]) -> list[Row]:
     """The instances of a record as annotations without an id."""
     codes = rles_of_labels(record.layers, len(record.classes))
     boxes = rle.toBbox(codes).tolist() if codes else []
     return [
         {
             "image_id": record.image_id,
-            "category_id": int(k) + 1,
+            "category_id": ids[k],
             "segmentation": _as_text(code),
             # One by one: pycocotools 2.0.11 cannot measure more than 255 codes at once under NumPy 2.
             "area": int(rle.area(code)),

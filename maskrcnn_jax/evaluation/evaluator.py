@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import UInt8
 
-from maskrcnn_jax.evaluation.coco import average_precision, to_coco, to_results
+from maskrcnn_jax.evaluation.coco import Categories, average_precision, to_coco, to_results
 from maskrcnn_jax.evaluation.curves import Curves, curves
 from maskrcnn_jax.evaluation.nuclei import averages, summarize, tally_results
 from maskrcnn_jax.structures import Result
@@ -65,7 +65,7 @@ def evaluate(
     predict: Callable[[UInt8[np.ndarray, "H W 3"]], Result],
     records: Sequence[Record],
     *,
-    categories: Sequence[str] = ("nucleus",),
+    categories: Categories = ("nucleus",),
     max_dets: Sequence[int] = (100, 2000),
     min_score: float = 0.5,
     progress: Callable[[int, int], None] | None = None,
@@ -75,7 +75,7 @@ def evaluate(
     Args:
       predict: from an RGB image to its detections, at the image's own size.
       records: images with ground truth. Read twice, so that no more than one has to be held.
-      categories: name of each class.
+      categories: names of the classes, with their ids or without.
       max_dets: how many detections of an image and class may count; AP is reported for each.
       min_score: detections below do not count in the nuclei metrics, which know no scores.
       progress: called with the number of images done and of all, after each image.
@@ -96,7 +96,7 @@ def evaluate(
                 f"{record.name}: the result is for an image of {tuple(result.size)} pixels, "
                 f"the image has {record.image.shape[:2]}"
             )
-        results += to_results([(record.image_id, result)])
+        results += to_results([(record.image_id, result)], categories)
         if progress is not None:
             progress(len(seconds), len(records))
     found = score(ground_truth, results, max_dets=max_dets, min_score=min_score)

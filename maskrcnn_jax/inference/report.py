@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from maskrcnn_jax.data.records import Record
-from maskrcnn_jax.evaluation.coco import from_results, to_results
+from maskrcnn_jax.evaluation.coco import Categories, from_results, to_results
 from maskrcnn_jax.evaluation.evaluator import Evaluation, evaluate
 from maskrcnn_jax.evaluation.figure import draw_curves
 from maskrcnn_jax.evaluation.tables import image_rows
@@ -28,7 +28,7 @@ def write_evaluation(
     records: Sequence[Record],
     folder: Path,
     *,
-    categories: Sequence[str] = ("nucleus",),
+    categories: Categories = ("nucleus",),
     max_dets: Sequence[int] = (100, 2000),
     min_score: float = 0.5,
     overlays: int = 4,
@@ -38,7 +38,7 @@ def write_evaluation(
 
     Args:
       records: images with ground truth.
-      categories: name of each class.
+      categories: names of the classes, with their ids or without.
       max_dets: the numbers of detections at which AP is reported.
       min_score: detections below count neither in the nuclei metrics nor in the pictures.
       overlays: of how many images a picture is drawn.
@@ -79,7 +79,8 @@ def write_report(
     annotations = evaluation.ground_truth["annotations"]
     for record in islice(records, overlays):
         truth = [a["segmentation"] for a in annotations if a["image_id"] == record.image_id]
-        result = from_results(evaluation.results, record.image_id, record.size)
+        classes = evaluation.ground_truth["categories"]
+        result = from_results(evaluation.results, record.image_id, record.size, classes)
         picture = side_by_side(record.image, truth, result, min_score=evaluation.min_score)
         write_image(folder / f"overlay_{record.name}.png", picture)
 

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from rich.console import Console
 
 from maskrcnn_jax.config import MaskRCNNConfig
-from maskrcnn_jax.data.datasets import class_names, load_split
+from maskrcnn_jax.data.datasets import categories, load_split
 from maskrcnn_jax.data.pipeline import batches
 from maskrcnn_jax.data.records import Record
 from maskrcnn_jax.evaluation.evaluator import Evaluation
@@ -58,7 +58,7 @@ def train(config: ConfigDict, workdir: Path, *, console: Console | None = None) 
     model_config = MaskRCNNConfig.from_dict(config.model.to_dict())
     schedule = warmup_steps_decay(**config.schedule)
     optimizer = make_optimizer(model_config, schedule, **config.optimizer)
-    classes = class_names(config.data, model_config.num_classes)
+    classes = categories(config.data, "validation", model_config.num_classes)
     run = _Run(config, model_config, classes, workdir, console or Console())
     with Checkpoints(workdir, config.to_dict(), keep=config.keep_checkpoints) as checkpoints:
         state = run.start(checkpoints, optimizer)
@@ -87,7 +87,7 @@ class _Run:
 
     config: ConfigDict
     model_config: MaskRCNNConfig
-    classes: Sequence[str]
+    classes: dict[int, str]
     workdir: Path
     console: Console
 

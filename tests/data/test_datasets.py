@@ -7,7 +7,7 @@ import pytest
 from ml_collections import ConfigDict
 from PIL import Image
 
-from maskrcnn_jax.data.datasets import class_names, load_split
+from maskrcnn_jax.data.datasets import categories, class_names, load_split
 from maskrcnn_jax.data.records import DataError
 
 SYNTHETIC = {"format": "synthetic", "seed": 3, "size": 32, "train_images": 2, "validation_images": 1}
@@ -97,21 +97,28 @@ def test_class_names_are_those_of_the_data(folder, tmp_path):
     save(tmp_path / "a.png", np.zeros((8, 9), np.uint8))
     config = ConfigDict({"format": "coco", "path": str(tmp_path / "coco.json"), "validation_images": 0})
     assert class_names(config, 2) == ("long", "round")
+    assert categories(config, "train", 2) == {3: "long", 7: "round"}
+    assert (
+        categories(folder(), "validation", 1)
+        == categories(ConfigDict(SYNTHETIC), "train", 1)
+        == {1: "nucleus"}
+    )
     with pytest.raises(ValueError, match=r"num_classes is 80, but the data has 2 \(long, round\): set"):
         class_names(config, 80)
 
 
 def test_the_validation_file_must_have_the_same_classes(tmp_path):
     for name, kinds in (("a", "xy"), ("b", "yx"), ("c", "xy")):
-        categories = [{"id": 2 * n, "name": kind} for n, kind in enumerate(kinds)]
+        listed = [{"id": 2 * n, "name": kind} for n, kind in enumerate(kinds)]
         image = {"id": 1, "file_name": "a.png", "height": 8, "width": 9}
-        coco = {"images": [image], "categories": categories, "annotations": []}
+        coco = {"images": [image], "categories": listed, "annotations": []}
         (tmp_path / f"{name}.json").write_text(json.dumps(coco))
     save(tmp_path / "a.png", np.zeros((8, 9), np.uint8))
     config = ConfigDict(
         {"format": "coco", "path": f"{tmp_path}/a.json", "validation_path": f"{tmp_path}/c.json"}
     )
     assert class_names(config, 2) == ("x", "y")
+    assert categories(config, "validation", 2) == {0: "x", 2: "y"}
     config.validation_path = f"{tmp_path}/b.json"
     with pytest.raises(ValueError, match=r"validation_path has the categories y, x, data.path x, y: list"):
         class_names(config, 2)

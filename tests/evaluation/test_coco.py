@@ -12,7 +12,7 @@ from pycocotools import mask as rle
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from maskrcnn_jax.evaluation.coco import average_precision, to_coco, to_results
+from maskrcnn_jax.evaluation.coco import average_precision, from_results, to_coco, to_results
 from maskrcnn_jax.structures import Result
 
 KINDS = ("bbox", "segm")
@@ -246,6 +246,24 @@ def test_records_become_ground_truth():
     for row, mask in ((first, layers[0] == 1), (second, layers[1] == 2)):
         assert row["segmentation"] == code_of(mask)
     assert json.loads(json.dumps(truth)) == truth
+
+
+def test_category_ids_may_have_gaps():
+    """The ids of the data set's own file: its results are uploaded, or scored, elsewhere."""
+    layers = np.array([[[1, 0, 2]]], np.uint16)
+    truth = to_coco([record(layers, [1, 0])], {0: "a", 7: "b"})
+    assert truth["categories"] == [{"id": 0, "name": "a"}, {"id": 7, "name": "b"}]
+    assert [row["category_id"] for row in truth["annotations"]] == [7, 0]
+    codes = [row["segmentation"] for row in truth["annotations"]]
+    boxes, scores = np.array([[0, 0, 1, 1], [2, 0, 3, 1]], np.float32), np.array([0.5, 0.25], np.float32)
+    result = Result(boxes, scores, np.array([1, 0], np.int32), codes, (1, 3))
+    rows = to_results([(1, result)], {0: "a", 7: "b"})
+    assert [row["category_id"] for row in rows] == [7, 0]
+    assert average_precision(truth, rows, kind="segm")["segm/AP@100"] == pytest.approx(1)
+    again = from_results(reversed(rows), 1, (1, 3), truth["categories"])
+    for field in ("boxes", "scores", "classes", "masks", "size"):
+        np.testing.assert_array_equal(getattr(again, field), getattr(result, field))
+    assert not len(from_results(rows, 2, (1, 3), truth["categories"]))
 
 
 def test_faulty_records_are_named():
