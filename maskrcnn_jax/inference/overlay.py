@@ -6,33 +6,23 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from PIL import Image, ImageDraw, ImageFont
 from pycocotools import mask as rle
 
-from maskrcnn_jax.rle import crop_of_rle
+from maskrcnn_jax.inference.colours import PALETTE, neighbour_colors
+from maskrcnn_jax.inference.overlaps import crops_of
+from maskrcnn_jax.rle import RLE
 from maskrcnn_jax.structures import Result
 
-# Bright, far from each other and from the pinks and purples of stained tissue.
-PALETTE = np.array(
-    [
-        (255, 230, 0),
-        (0, 240, 255),
-        (70, 255, 70),
-        (255, 140, 0),
-        (120, 185, 255),
-        (255, 105, 95),
-        (170, 255, 205),
-    ],
-    np.uint8,
-)
-_TARGET_SIDE = 1000  # Small images are enlarged to about this many pixels,
-_MAX_SCALE = 4  # but not beyond this factor.
+_SMALL_SIDE = 1000  # Smaller images are enlarged to about this many pixels,
+_SMALL_OBJECT = 48  # those with mostly smaller objects to twice their size,
+_MAX_SCALE, _MAX_SIDE = 4, 4000  # but not beyond this factor, nor to a larger picture.
 
 
 def draw_overlay(
     image: UInt8[np.ndarray, "H W 3"],
-    masks: Sequence[dict[str, Any]],
+    masks: Sequence[RLE],
     *,
     boxes: Float[np.ndarray, "D 4"] | None = None,
     scores: Float[np.ndarray, "D"] | None = None,
@@ -59,29 +49,28 @@ def draw_overlay(
     """
     _check(image, masks, boxes=boxes, scores=scores, colors=colors)
     height, width = image.shape[:2]
-    scale = scale or max(1, min(_MAX_SCALE, round(_TARGET_SIDE / max(height, width))))
+    crops = crops_of(masks)
+    scale = scale or _readable_scale((height, width), crops.rectangles)
     thickness = thickness or min(scale, 3)
     large = Image.fromarray(image).resize((width * scale, height * scale), Image.Resampling.BICUBIC)
     canvas = np.array(large)
-    colors = _neighbour_colors(masks) if colors is None else colors
+    colors = neighbour_colors(crops.rectangles) if colors is None else colors
     hues = PALETTE[np.asarray(colors, int) % len(PALETTE)]
-    corners = []
-    for mask, hue in zip(masks, hues, strict=True):
-        crop, top, left = crop_of_rle(mask)
-        corners.append((left * scale, top * scale))
-        line = _outline(_enlarge(crop, scale), thickness)
-        canvas[top * scale :, left * scale :][: line.shape[0], : line.shape[1]][line] = hue
+    corners = crops.rectangles[:, 1::-1] * scale
+    for n in reversed(range(len(masks))):  # The first, mostly the best, end on top.
+        (left, top), line = corners[n], outline(_enlarge(crops.pixels[n], scale), thickness)
+        canvas[top:, left:][: line.shape[0], : line.shape[1]][line] = hues[n]
     picture = Image.fromarray(canvas)
     if boxes is not None:
         _draw_boxes(picture, np.asarray(boxes) * scale, hues)
     if scores is not None:
-        _write_scores(picture, corners, scores, hues)
+        _write_scores(picture, corners.tolist(), scores, hues)
     return np.array(picture)
 
 
 def side_by_side(
     image: UInt8[np.ndarray, "H W 3"],
-    ground_truth: Sequence[dict[str, Any]],
+    ground_truth: Sequence[RLE],
     result: Result,
     *,
     titles: tuple[str, str] = ("ground truth", "prediction"),
@@ -107,9 +96,12 @@ def side_by_side(
     """
     shown = np.flatnonzero(result.scores >= min_score)
     masks = [result.masks[d] for d in shown]
-    colors = _neighbour_colors(ground_truth)
+    truth, found = crops_of(ground_truth).rectangles, crops_of(masks).rectangles
+    scale = scale or _readable_scale(image.shape[:2], np.concatenate([truth, found]))
+    colors = neighbour_colors(truth)
+    matching = _matching_colors(ground_truth, colors, masks, neighbour_colors(found))
     left = draw_overlay(image, ground_truth, colors=colors, scale=scale)
-    right = draw_overlay(image, masks, colors=_matching_colors(ground_truth, colors, masks), scale=scale)
+    right = draw_overlay(image, masks, colors=matching, scale=scale)
     captions = [f"{titles[0]}: {len(ground_truth)} {noun}", f"{titles[1]}: {len(masks)} {noun}"]
     if ap50 is not None:
         captions[1] += f"   AP50 {ap50:.3f}"
@@ -118,25 +110,28 @@ def side_by_side(
     return np.concatenate([panels[0], gap, panels[1]], axis=1)
 
 
-def _neighbour_colors(masks: Sequence[dict[str, Any]]) -> list[int]:
-    """In turn, but skipping the colours of earlier instances nearby as long as there are others."""
-    if not masks:
-        return []
-    boxes = rle.toBbox(list(masks)) + np.array([-1, -1, 2, 2])  # so that those which touch overlap
-    near = rle.iou(boxes, boxes, [0] * len(boxes)) > 0
-    colors: list[int] = []
-    for n in range(len(masks)):
-        taken = {colors[m] for m in np.flatnonzero(near[n, :n])}
-        turns = ((n + step) % len(PALETTE) for step in range(len(PALETTE)))
-        colors.append(next((color for color in turns if color not in taken), n % len(PALETTE)))
-    return colors
+def outline(mask: Bool[np.ndarray, "h w"], thickness: int = 1) -> Bool[np.ndarray, "h w"]:
+    """The mask's pixels at most `thickness` steps (up, down, left, right) from its outside."""
+    inner = mask
+    for _ in range(thickness):
+        framed = np.pad(inner, 1)
+        inner = inner & framed[:-2, 1:-1] & framed[2:, 1:-1] & framed[1:-1, :-2] & framed[1:-1, 2:]
+    return mask & ~inner
+
+
+def _readable_scale(size: tuple[int, int], rectangles: Int[np.ndarray, "N 4"]) -> int:
+    side = max(size)
+    wanted = max(1, round(_SMALL_SIDE / side))
+    if len(rectangles) and np.median(rectangles[:, 2:] - rectangles[:, :2]) < _SMALL_OBJECT:
+        wanted = max(2, wanted)
+    return max(1, min(wanted, _MAX_SCALE, _MAX_SIDE // side))
 
 
 def _matching_colors(
-    ground_truth: Sequence[dict[str, Any]], colors: Sequence[int], masks: Sequence[dict[str, Any]]
+    ground_truth: Sequence[RLE], colors: Sequence[int], masks: Sequence[RLE], others: Sequence[int]
 ) -> list[int]:
-    """The colour of the ground truth that a mask overlaps most, at IoU 0.5 or more; else its own."""
-    matching = _neighbour_colors(masks)
+    """The colour of the ground truth that a mask overlaps most, at IoU 0.5 or more; else its other one."""
+    matching = list(others)
     if ground_truth and masks:
         iou = rle.iou(list(masks), list(ground_truth), [0] * len(ground_truth))
         for d in np.flatnonzero(iou.max(axis=1) >= 0.5):
@@ -174,15 +169,6 @@ def _enlarge(mask: Bool[np.ndarray, "h w"], scale: int) -> Bool[np.ndarray, "sh 
     return np.asarray(large)[scale:-scale, scale:-scale] >= 128
 
 
-def _outline(mask: Bool[np.ndarray, "h w"], thickness: int) -> Bool[np.ndarray, "h w"]:
-    """The mask's pixels at most `thickness` steps (up, down, left, right) from its outside."""
-    inner = mask
-    for _ in range(thickness):
-        framed = np.pad(inner, 1)
-        inner = inner & framed[:-2, 1:-1] & framed[2:, 1:-1] & framed[1:-1, :-2] & framed[1:-1, 2:]
-    return mask & ~inner
-
-
 def _captioned(panel: UInt8[np.ndarray, "h w 3"], text: str) -> UInt8[np.ndarray, "h+bar w 3"]:
     """The panel below a white bar with the text, which shrinks until it fits."""
     width = panel.shape[1]
@@ -196,7 +182,7 @@ def _captioned(panel: UInt8[np.ndarray, "h w 3"], text: str) -> UInt8[np.ndarray
     return np.concatenate([np.asarray(bar), panel])
 
 
-def _check(image: np.ndarray, masks: Sequence[dict[str, Any]], **per_mask: Any) -> None:
+def _check(image: np.ndarray, masks: Sequence[RLE], **per_mask: Any) -> None:
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         raise ValueError(f"the image must be RGB uint8 (H, W, 3), found {image.dtype} {image.shape}")
     faults = [

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from maskrcnn_jax.inference.overlay import PALETTE, draw_overlay, side_by_side
+from maskrcnn_jax.inference.colours import PALETTE
+from maskrcnn_jax.inference.overlay import draw_overlay, side_by_side
 from maskrcnn_jax.rle import rle_of_crop
 from maskrcnn_jax.structures import Result
 
@@ -84,6 +85,15 @@ def test_default_scale_enlarges_small_images_only():
     assert draw_overlay(grey((100, 300)), []).shape == (300, 900, 3)
     assert draw_overlay(grey((20, 20)), []).shape == (80, 80, 3)
     assert draw_overlay(grey((30, 2500)), []).shape == (30, 2500, 3)
+
+
+@pytest.mark.parametrize(
+    ("side", "image_side", "scale"), [(20, 1000, 2), (60, 1000, 1), (20, 2000, 2), (20, 2001, 1)]
+)
+def test_small_objects_are_enlarged_while_the_picture_stays_handy(side, image_side, scale):
+    size = (60, image_side)
+    picture = draw_overlay(grey(size), [square(0, 0, side, size)] * 3)
+    assert picture.shape[1] == scale * image_side
 
 
 def test_boxes_end_before_their_last_edge():

@@ -1,0 +1,31 @@
+"""Which colour each object gets in a picture."""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Int
+
+from maskrcnn_jax.inference.overlaps import overlapping
+
+# Bright, far from each other and from the pinks and purples of stained tissue.
+PALETTE = np.array(
+    [(255, 230, 0), (0, 240, 255), (70, 255, 70), (255, 255, 255), (255, 150, 0), (130, 190, 255)], np.uint8
+)
+
+
+def neighbour_colors(rectangles: Int[np.ndarray, "N 4"]) -> list[int]:
+    """Entries of the palette in turn, but skipping those of earlier objects nearby while there are others.
+
+    Args:
+      rectangles: of the objects, as in `overlaps.Crops`.
+    """
+    near: list[list[int]] = [[] for _ in rectangles]
+    grown = rectangles + np.array([-1, -1, 1, 1])  # so that those which touch overlap
+    for n, m in overlapping(grown).tolist():
+        near[m].append(n)
+    colors: list[int] = []
+    for n, others in enumerate(near):
+        taken = {colors[m] for m in others}
+        turns = ((n + step) % len(PALETTE) for step in range(len(PALETTE)))
+        colors.append(next((color for color in turns if color not in taken), n % len(PALETTE)))
+    return colors
