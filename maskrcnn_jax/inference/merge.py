@@ -8,8 +8,8 @@ image: what is near has been seen without its surroundings, what touches has bee
 2. Objects longer than the overlap are cut in every tile. Two pieces whose masks agree where their tiles
    overlap (IoU 0.5 there) are one object: their union, with the mean of their scores by area. A piece that
    finds no partner stays as it is.
-3. What is left and shares half of the smaller mask with a detection of another tile is the same object; the
-   one that is not cut stays, or else the one of higher score.
+3. What is left and shares half of the smaller mask with a detection of another tile is the same object,
+   unless one of the two tiles has found both: the one that is not cut stays, or else that of higher score.
 
 Only detections of one class are joined or compared, as in the model's own suppression.
 """
@@ -56,10 +56,10 @@ def merge_tiles(parts: Sequence[Result], tiles: Sequence[Tile], size: tuple[int,
     longer = np.maximum(boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1])
     # Two tiles' boxes of one object differ by less than half its side, so one of them always stays.
     owned = (other < own + longer / 2) & ~((own <= _TOUCH) & (other > _TOUCH))
-    alone = owned & (other == -np.inf)
-    rest = np.flatnonzero(owned & ~alone)
-    found = _join(take(everything, rest), origin[rest], own[rest] <= _TOUCH, tiles)
-    merged = concatenate([take(everything, np.flatnonzero(alone)), found], size)
+    twice = other > -np.inf
+    rest = np.flatnonzero(twice)
+    found = _join(take(everything, rest), origin[rest], owned[rest], own[rest] <= _TOUCH, tiles)
+    merged = concatenate([take(everything, np.flatnonzero(~twice)), found], size)
     return take(merged, np.argsort(-merged.scores, kind="stable"))
 
 
@@ -120,25 +120,42 @@ def _clearance(
 
 
 def _join(
-    result: Result, origin: Int[np.ndarray, "D"], touches: Bool[np.ndarray, "D"], tiles: Sequence[Tile]
+    result: Result,
+    origin: Int[np.ndarray, "D"],
+    owned: Bool[np.ndarray, "D"],
+    touches: Bool[np.ndarray, "D"],
+    tiles: Sequence[Tile],
 ) -> Result:
-    """Rules 2 and 3, for the detections that more than one tile may have found."""
+    """Rules 2 and 3, for the owned ones of the detections whose place more than one tile saw."""
     crops = crops_of(result.masks)
     pairs = overlapping(crops.rectangles)
     a, b = pairs.T
     pairs = pairs[(origin[a] != origin[b]) & (result.classes[a] == result.classes[b])]
     shared = shared_pixels(crops, pairs)
+    rival = owned[pairs].all(axis=1) & (shared > 0)
 
-    cut_twice = touches[pairs].all(axis=1) & (shared > 0)
+    cut_twice = rival & touches[pairs].all(axis=1)
     zones = [_common(tiles[origin[a]], tiles[origin[b]]) for a, b in pairs[cut_twice]]
     agree = _agree(crops, pairs[cut_twice], shared[cut_twice], zones)
     objects = _group(len(origin), pairs[cut_twice][agree])
+    objects = [rows for rows in objects if owned[rows[0]]]
 
-    half = shared >= _SAME * np.maximum(crops.areas[pairs].min(axis=1), 1)
-    kept = _suppress(objects, result.scores, touches, origin, pairs[half])
+    areas = crops.areas[pairs]
+    alike = shared >= _SAME * np.maximum(areas.sum(axis=1) - shared, 1)
+    rival &= shared >= _SAME * areas.min(axis=1)
+    rival &= alike | ~_told_apart(pairs, pairs[alike], origin)
+    kept = _suppress(objects, result.scores, touches, origin, pairs[rival])
     single = [rows[0] for rows in kept if len(rows) == 1]
     joined = [_union(result, crops, rows) for rows in kept if len(rows) > 1]
     return concatenate([take(result, np.array(single, np.int64)), *joined], result.size)
+
+
+def _told_apart(
+    pairs: Int[np.ndarray, "P 2"], alike: Int[np.ndarray, "Q 2"], origin: Int[np.ndarray, "D"]
+) -> Bool[np.ndarray, "P"]:
+    """Whether one of the two tiles has found both of a pair, as others that are alike to them show."""
+    twins = {(n, int(origin[m])) for pair in alike.tolist() for n, m in (pair, pair[::-1])}
+    return np.array([(a, origin[b]) in twins or (b, origin[a]) in twins for a, b in pairs.tolist()], bool)
 
 
 def _common(one: Tile, other: Tile) -> tuple[int, int, int, int]:

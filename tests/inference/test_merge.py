@@ -64,6 +64,13 @@ def test_what_one_tile_tells_apart_stays_apart():
     assert merged(pair, []) == merged(pair, [(86, 94, 0.7)]) == pair
 
 
+def test_what_both_tiles_tell_apart_stays_apart():
+    """A small one on a large one, of which each tile is the owner of one."""
+    large, small = (85, 95, 0.9), (90, 94, 0.5, 22, 26, 0)
+    assert merged([large, small], [(85, 95, 0.8), small]) == [large, small[:3]]
+    assert merged([large], [small]) == [large]
+
+
 def test_classes_do_not_meet():
     assert len(merged([(86, 94, 0.7, 20, 30, 0)], [(86, 94, 0.7, 20, 30, 1)])) == 2
     assert len(merged([(40, 100, 0.7, 20, 30, 0)], [(80, 160, 0.7, 20, 30, 1)])) == 2

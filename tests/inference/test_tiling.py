@@ -12,7 +12,7 @@ from maskrcnn_jax.inference.sources import open_source
 from maskrcnn_jax.inference.tiling import is_tissue, predict_tiled, tile_grid
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=100)
 @given(st.integers(1, 900), st.integers(1, 900), st.integers(1, 300), st.data())
 def test_tiles_cover_the_image_and_overlap(height, width, tile, data):
     overlap = data.draw(st.integers(0, tile - 1))
