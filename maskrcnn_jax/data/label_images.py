@@ -20,8 +20,8 @@ from maskrcnn_jax.data.records import MAX_INSTANCES, DataError, Fault, Record
 
 _FOLDERS = ("masks", "labels")  # beside images/
 # Of a file beside or among the images; Cellpose writes `X_cp_masks`.
-_ENDINGS = ("_cp_masks", "_masks", "_mask", "_labels", "_label")
-_ALL_ENDINGS = (*_ENDINGS, "_img", "_image")  # `000_img.png` belongs to `000_masks.png`
+LABEL_ENDINGS = ("_cp_masks", "_masks", "_mask", "_labels", "_label")
+IMAGE_ENDINGS = ("_img", "_image")  # `000_img.png` belongs to `000_masks.png` and `000_img_cp_masks.png`
 
 
 def matches(path: Path) -> bool:
@@ -73,7 +73,7 @@ def _files(path: Path) -> tuple[list[Path], list[Path]]:
 
 
 def _is_label(path: Path) -> bool:
-    return _stem(path).endswith(_ENDINGS)
+    return _stem(path).endswith(LABEL_ENDINGS)
 
 
 def _stem(path: Path) -> str:
@@ -94,9 +94,10 @@ def _by_stem(files: list[Path], faults: list[Fault]) -> dict[str, Path]:
     """Files by the name that an image shares with its labels."""
     found: dict[str, Path] = {}
     for file in files:
-        stem = _stem(file)
-        ending = next((e for e in _ALL_ENDINGS if stem.endswith(e)), "")
-        twin = found.setdefault(stem.removesuffix(ending).removesuffix(".ome"), file)
+        name = _stem(file)
+        for endings in (LABEL_ENDINGS, (".ome",), IMAGE_ENDINGS):
+            name = name.removesuffix(next((e for e in endings if name.endswith(e)), ""))
+        twin = found.setdefault(name, file)
         if twin is not file:
             faults.append(Fault(str(file), f"has the same name as {twin.name}", "leave one of the two"))
     return found

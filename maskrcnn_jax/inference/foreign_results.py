@@ -15,13 +15,12 @@ from pycocotools import mask as coco
 
 from maskrcnn_jax.data.coco_masks import crop_of_segmentation
 from maskrcnn_jax.data.images import LABEL_SUFFIXES, image_files, read_labels
+from maskrcnn_jax.data.label_images import IMAGE_ENDINGS, LABEL_ENDINGS
 from maskrcnn_jax.data.records import DataError, Fault
 from maskrcnn_jax.rle import rle_of_crop, rles_of_labels
 
 Row = dict[str, Any]
 
-# What tools append to an image's name, the more specific one first; the bare name comes last.
-_ENDINGS = ("_cp_masks", "_masks", "_mask", "_labels", "_label", "")
 _FIELDS = ("image_id", "category_id", "score", "segmentation")
 
 
@@ -151,7 +150,7 @@ def _read_label_images(folder: Path, images: Sequence[Row]) -> ForeignResults:
     rows, faults = [], []
     for image in images:
         name = image["file_name"]
-        found = next((files[name + ending] for ending in _ENDINGS if name + ending in files), [])
+        found = next((files[stem] for stem in _stems(name) if stem in files), [])
         if len(found) != 1:
             names = " and ".join(file.name for file in found)
             what = f"holds {names} for the image {name}" if found else f"holds no label image of {name}"
@@ -166,6 +165,12 @@ def _read_label_images(folder: Path, images: Sequence[Row]) -> ForeignResults:
         raise DataError(faults)
     note = "label images have no scores: average precision, which is about their order, is left out"
     return ForeignResults(rows, False, [note])
+
+
+def _stems(name: str) -> list[str]:
+    """What an image's label image may be called; last its bare name, which may be the image's own."""
+    names = [name, *(name + ending for ending in IMAGE_ENDINGS)]
+    return [stem + ending for ending in (*LABEL_ENDINGS, "") for stem in names]
 
 
 def _label_rows(path: Path, image: Row) -> list[Row]:

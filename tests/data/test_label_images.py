@@ -37,6 +37,7 @@ def labels_of(rng, values=(3, 70, 65000)):
         ("images/{}.png", "masks/{}_masks.png"),
         ("{}.png", "{}_cp_masks.png"),
         ("{}_img.png", "{}_masks.png"),
+        ("{}_img.png", "{}_img_cp_masks.tif"),
         ("{}.ome.tif", "{}_masks.ome.tif"),
         ("images/{}_mask.png", "masks/{}_mask.tif"),
     ],

@@ -131,6 +131,7 @@ TOOLS = {
     "{}.tif": ("uint8", "uint16", "int32"),
     "{}_masks.tif": ("uint16", "uint32"),
     "{}_cp_masks.png": ("uint8", "uint16"),
+    "{}_img_cp_masks.tif": ("uint16",),
     "{}_label.npy": ("uint16", "int64"),
 }
 
