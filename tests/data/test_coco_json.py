@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco
 
+from maskrcnn_jax.data import mask_folder
 from maskrcnn_jax.data.coco_json import list_entries
 from maskrcnn_jax.data.entries import read_records, readings
 from maskrcnn_jax.data.pipeline import batches
@@ -99,26 +100,45 @@ def test_images_are_found_where_people_keep_them(tmp_path, place, images):
     assert len(read_records(listing.entries)) == 1
 
 
-def test_a_set_written_from_records_gives_identical_batches(tmp_path):
-    records = [draw_records(1, seed=i, size=64, nuclei=(4, 9))[0] for i in range(3)]
-    records = [type(r)(i, f"r{i}", r.image, r.layers, r.classes) for i, r in enumerate(records, start=1)]
+def assert_coco_gives_the_same_batches(folder, records, size, side):
+    """Writes the records as a COCO set, reads it, and compares what both give, crop by crop."""
     truth = to_coco(records)
     for image, record in zip(truth["images"], records, strict=True):
         image["file_name"] += ".png"
-        Image.fromarray(record.image).save(tmp_path / image["file_name"])
-    (tmp_path / "coco.json").write_text(json.dumps(truth))
-    again = read_records(list_entries(tmp_path / "coco.json").entries)
+        Image.fromarray(record.image).save(folder / image["file_name"], compress_level=1)
+    (folder / "coco.json").write_text(json.dumps(truth))
+    again = read_records(list_entries(folder / "coco.json").entries)
     options = {
-        "augment": ({"op": "random_crop", "size": 48}, {"op": "rotate90"}),
-        "canvas": (48, 48),
+        "augment": (
+            {"op": "random_crop", "size": size},
+            {"op": "resize_shortest_edge", "sizes": (side,), "longest": side},
+            {"op": "rotate90"},
+        ),
+        "canvas": (side, side),
         "batch_size": 2,
-        "max_instances": 8,
+        "max_instances": 200,
         "seed": 4,
     }
     streams = (batches(source, steps=4, **options) for source in (records, again))
     for a, b in itertools.zip_longest(*streams):
+        assert a.valid.any()
         for name, x, y in zip(a._fields, a, b, strict=True):
             np.testing.assert_array_equal(x, y, err_msg=name)
+
+
+def test_a_set_written_from_records_gives_identical_batches(tmp_path):
+    records = [draw_records(1, seed=i, size=64, nuclei=(4, 9))[0] for i in range(3)]
+    records = [type(r)(i, f"r{i}", r.image, r.layers, r.classes) for i, r in enumerate(records, start=1)]
+    assert_coco_gives_the_same_batches(tmp_path, records, 48, 60)
+
+
+def test_vrdl_images_written_as_coco_give_identical_batches(shared, tmp_path):
+    folder = shared / "data" / "vrdl" / "train"
+    names = ("TCGA-CH-5767-01Z-00-DX1", "TCGA-E2-A1B5-01Z-00-DX1")
+    entries = [entry for entry in mask_folder.list_entries(folder).entries if entry.name in names]
+    records = read_records(entries)
+    assert [len(record.classes) for record in records] == [294, 327]
+    assert_coco_gives_the_same_batches(tmp_path, records, 500, 608)
 
 
 WRONG_SEGMENTATIONS = {
