@@ -27,8 +27,9 @@ def load_split(data: ConfigDict, split: str, *, progress: Progress | None = None
       data: `format` says how to read. `synthetic` draws `train_images` and `validation_images` from
         disjoint random streams. `mask_folder`, `coco` and `labels` read `path` (and, for COCO, the folder
         `images`, if it is not in a usual place); validation is all of `validation_path` if that is given,
-        else the last `validation_images` of `path`. With `prepared`, a folder, these formats are written
-        there as shards once, and training reads record by record instead of holding all.
+        else the last `validation_images` of `path`, which may be empty where only `validation_path` is
+        wanted. With `prepared`, a folder, these formats are written there as shards once, and training
+        reads record by record instead of holding all.
         `test_images` and `test_ids` name a folder of images without ground truth and the JSON list of
         their `file_name` and `id`.
       split: `train`, `validation` or `test`.
@@ -57,14 +58,7 @@ def class_names(data: ConfigDict, num_classes: int) -> tuple[str, ...]:
       ValueError: a model of `num_classes` classes does not suit it, or the validation set has other classes;
         or as `load_split`.
     """
-    names = ("nucleus",) if data.format == "synthetic" else _listing(data, data.path).categories
-    if data.get("validation_path"):
-        others = _listing(data, data.validation_path).categories
-        if others != names:
-            raise ValueError(
-                f"data.validation_path has the categories {', '.join(others)}, data.path {', '.join(names)}: "
-                "list the same in both files, in one order of their ids"
-            )
+    names = ("nucleus",) if data.format == "synthetic" else _common_categories(data)
     if len(names) != num_classes:
         raise ValueError(
             f"model.num_classes is {num_classes}, but the data has {len(names)} ({', '.join(names[:5])}"
@@ -85,6 +79,18 @@ def split_entries(data: ConfigDict, split: str) -> list[Entry]:
     return _split_listing(data, split).entries
 
 
+def _common_categories(data: ConfigDict) -> tuple[str, ...]:
+    """The names of the classes, which are those of the validation set, too."""
+    paths = [path for path in (data.path, data.get("validation_path")) if path] or [data.path]
+    names, *others = [_listing(data, path).categories for path in paths]
+    if others and others[0] != names:
+        raise ValueError(
+            f"data.validation_path has the categories {', '.join(others[0])}, "
+            f"data.path {', '.join(names)}: list the same in both files, in one order of their ids"
+        )
+    return names
+
+
 def _split_listing(data: ConfigDict, split: str) -> Listing:
     apart = data.get("validation_path")
     path = apart if apart and split == "validation" else data.path
@@ -102,7 +108,7 @@ def _listing(data: ConfigDict, path: str) -> Listing:
     if data.format not in FORMATS:
         known = ", ".join(("synthetic", *FORMATS))
         raise ValueError(f"data.format {data.format!r} is unknown: choose one of {known}")
-    if not Path(path).exists():
+    if not path or not Path(path).exists():
         raise ValueError(f"the data folder {path} does not exist: set data.path to where the data set is")
     listing = list_entries(data.format, path, images=data.get("images") or None)
     if listing.faults:
@@ -114,11 +120,12 @@ def _prepared_records(data: ConfigDict, split: str, progress: Progress | None) -
     from maskrcnn_jax.data.builder import prepare  # late: TFDS takes a while to import
     from maskrcnn_jax.data.prepared import PreparedRecords
 
-    listings = {name: _split_listing(data, name) for name in ("train", "validation")}
+    names = ("train", "validation") if data.path else ("validation",)
+    listings = {name: _split_listing(data, name) for name in names}
     splits = {name: listing.entries for name, listing in listings.items() if listing.entries}
     if split not in splits:
         return []
-    categories = listings["train"].categories
+    categories = listings["validation"].categories
     return PreparedRecords(prepare(data.prepared, splits, categories=categories, progress=progress), split)
 
 

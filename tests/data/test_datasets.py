@@ -119,7 +119,14 @@ def test_the_validation_file_must_have_the_same_classes(tmp_path):
     )
     assert class_names(config, 2) == ("x", "y")
     assert categories(config, "validation", 2) == {0: "x", 2: "y"}
-    config.validation_path = f"{tmp_path}/b.json"
+    config.path = ""
+    assert categories(config, "validation", 2) == {0: "x", 2: "y"}
+    assert len(load_split(config, "validation")) == 1
+    prepared = ConfigDict({**config, "prepared": str(tmp_path / "shards")})
+    assert load_split(prepared, "validation").categories == ("x", "y")
+    with pytest.raises(ValueError, match=r"the data folder  does not exist: set data\.path"):
+        load_split(config, "train")
+    config.path, config.validation_path = f"{tmp_path}/a.json", f"{tmp_path}/b.json"
     with pytest.raises(ValueError, match=r"validation_path has the categories y, x, data.path x, y: list"):
         class_names(config, 2)
 
