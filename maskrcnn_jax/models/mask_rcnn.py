@@ -137,12 +137,13 @@ class MaskRCNN(nn.Module):
     def _rpn_losses(self, features, logits, deltas, batch, key, fixed):
         anchors, usable = self._anchors(features)
 
-        def one(logits, deltas, usable, boxes, valid, key, fixed):
-            drawn, matched = rpn.sample_anchors(self.config.rpn, anchors, usable, boxes, valid, key)
+        def one(logits, deltas, usable, boxes, valid, crowd, key, fixed):
+            drawn, matched = rpn.sample_anchors(self.config.rpn, anchors, usable, boxes, valid, key, crowd)
             return rpn.rpn_losses(self.config.rpn, logits, deltas, anchors, boxes, fixed or drawn, matched)
 
         keys = jax.random.split(key, len(logits))
-        losses = jax.vmap(one)(logits, deltas, usable, batch.boxes, batch.valid, keys, fixed)
+        truths = batch.boxes, batch.valid, batch.crowd
+        losses = jax.vmap(one)(logits, deltas, usable, *truths, keys, fixed)
         return jax.tree.map(jnp.mean, losses)
 
     def _roi_losses(self, features, proposals, batch, key, fixed):

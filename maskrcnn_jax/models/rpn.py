@@ -17,7 +17,7 @@ from maskrcnn_jax.models.layers import Conv, normal_fill
 from maskrcnn_jax.ops.anchors import grid_anchors
 from maskrcnn_jax.ops.boxes import clip, decode, encode, pairwise_iou
 from maskrcnn_jax.ops.losses import sigmoid_cross_entropy, smooth_l1
-from maskrcnn_jax.ops.matching import match
+from maskrcnn_jax.ops.matching import ignore_crowds, match
 from maskrcnn_jax.ops.nms import nms
 from maskrcnn_jax.ops.sampling import Sample, sample
 from maskrcnn_jax.structures import Proposals
@@ -134,8 +134,13 @@ def sample_anchors(
     boxes: Float[Array, "G 4"],
     boxes_valid: Bool[Array, "G"],
     key: PRNGKeyArray,
+    crowd: Bool[Array, "G"] | None = None,
 ) -> tuple[Sample, Int[Array, "N"]]:
-    """The anchors that enter one image's losses, and the ground truth of every anchor."""
+    """The anchors that enter one image's losses, and the ground truth of every anchor.
+
+    No background is drawn from crowds (`crowd` says which of `boxes` are some): Detectron2 forgets about
+    them, and so teaches that nothing is there.
+    """
     matches = match(
         pairwise_iou(boxes, anchors.boxes),
         boxes_valid,
@@ -144,6 +149,8 @@ def sample_anchors(
         low_quality=True,
     )
     labels = jnp.where(valid, matches.labels, jnp.int8(-1))
+    if crowd is not None:
+        labels = ignore_crowds(labels, anchors.boxes, boxes, crowd)
     drawn = sample(labels, key, count=config.samples, positive_fraction=config.positive_fraction)
     return drawn, matches.index
 

@@ -90,6 +90,19 @@ def test_without_ground_truth_all_rois_are_background():
     assert not rois.positive.any() and rois.valid.sum() == 4 and (rois.classes == C4.num_classes).all()
 
 
+def test_no_background_is_drawn_from_a_crowd():
+    """The third of the boxes becomes a crowd around the fourth proposal."""
+    left, top, right, bottom = PROPOSALS.boxes[3]
+    boxes = np.array([*TRUTHS[:2], [left - 1, top - 1, right + 1, bottom + 1]], np.float32)
+    draw = functools.partial(roi_heads.sample_rois, C4, PROPOSALS, boxes, CLASSES, TRUTHS_VALID)
+    for crowd, background in (((False, False, False), [2, 3]), ((False, False, True), [2])):
+        rois = draw(jax.random.key(0), None, np.array(crowd))
+        drawn = np.asarray(rois.boxes)[np.asarray(rois.valid & ~rois.positive)]
+        assert {tuple(box) for box in drawn.tolist()} == {
+            tuple(PROPOSALS.boxes[n].tolist()) for n in background
+        }
+
+
 def test_without_proposals_the_ground_truths_are_the_rois():
     rois = sample_rois(PROPOSALS._replace(valid=np.zeros(5, bool)))
     assert rois.positive.sum() == 2 and rois.valid.sum() == 2

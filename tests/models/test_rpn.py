@@ -184,6 +184,26 @@ def test_samples_are_of_valid_anchors_and_truths(anchors, outputs, rng):
     assert drawn.positive.sum() == min((positive & valid).sum(), CONFIG.samples // 2)
 
 
+def test_no_background_is_drawn_from_a_crowd(anchors, outputs):
+    """The second box is a crowd: no truth, and anchors that lie in it are left out, whatever is drawn."""
+    crowd, truths = np.array([False, True, False]), np.array([True, False, False])
+    draw = jax.jit(functools.partial(rpn.sample_anchors, CONFIG))
+    everywhere = np.ones(len(outputs[0]), bool)
+    x0, y0, x1, y1 = np.asarray(anchors.boxes).T
+    width = np.clip(np.minimum(x1, BOXES[1, 2]) - np.maximum(x0, BOXES[1, 0]), 0, None)
+    height = np.clip(np.minimum(y1, BOXES[1, 3]) - np.maximum(y0, BOXES[1, 1]), 0, None)
+    inside = width * height > 0.7 * (x1 - x0) * (y1 - y0)
+    assert inside.sum() > 5
+    seen = {True: [], False: []}
+    for key in range(30):
+        for known in seen:
+            regions = crowd if known else np.zeros(3, bool)
+            drawn, _ = draw(anchors, everywhere, BOXES, truths, jax.random.key(key), regions)
+            assert drawn.valid.all()
+            seen[known] += np.asarray(drawn.index)[~np.asarray(drawn.positive)].tolist()
+    assert not inside[seen[True]].any() and inside[seen[False]].any()
+
+
 def test_without_ground_truth_all_samples_are_negative(outputs):
     drawn, _, losses = sample_and_lose(outputs, np.ones(len(outputs[0]), bool), np.zeros(3, bool))
     assert drawn.valid.all() and not drawn.positive.any()
