@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from maskrcnn_jax.config import MaskRCNNConfig
 from maskrcnn_jax.rle import rle_of_crop
 from maskrcnn_jax.structures import Result
 
@@ -15,6 +16,7 @@ class Painted:
     """
 
     fingerprint = "painted"
+    config = MaskRCNNConfig()
 
     def __init__(self):
         self.shapes = []
