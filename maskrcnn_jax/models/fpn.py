@@ -1,8 +1,10 @@
 """Feature pyramid (Lin et al. 2017): lateral 1x1, top-down nearest upsampling, output 3x3, extra levels."""
 
+import math
 from collections.abc import Sequence
 
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
@@ -55,7 +57,18 @@ def assign_levels(boxes: Float[Array, "*R 4"], strides: Sequence[int]) -> Int[Ar
       boxes: XYXY corners in pixels; empty ones get the finest level.
       strides: of the levels, finest first, each twice the one before.
     """
-    scale = jnp.sqrt(jnp.maximum(area(boxes), 0.0)) / 224 + 1e-8
-    # Comparisons, because a logarithm may end just below the whole number that it should be.
-    above = [(scale >= stride / 16).astype(jnp.int32) for stride in strides[1:]]
-    return sum(above, jnp.zeros(scale.shape, jnp.int32))
+    size = area(boxes)
+    above = [(size >= _smallest_area(stride)).astype(jnp.int32) for stride in strides[1:]]
+    return sum(above, jnp.zeros(size.shape, jnp.int32))
+
+
+def _smallest_area(stride: int) -> np.float32:
+    """The smallest area that belongs to a level, in square pixels.
+
+    Detectron2 takes the floor of 4 + log2(sqrt(area) / 224 + 1e-8) in float32, where areas a few units in
+    the last place below the boundary round up to it. Found here, so that no compiler's logarithm decides.
+    """
+    found = np.float32((224 * stride / 16) ** 2)
+    while 4 + np.log2(np.sqrt(below := np.nextafter(found, np.float32(0))) / 224 + 1e-8) >= math.log2(stride):
+        found = below
+    return found

@@ -7,10 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from flax import traverse_util
-from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt8
 
 from maskrcnn_jax.config import MaskRCNNConfig
 from maskrcnn_jax.models import roi_heads, rpn
+from maskrcnn_jax.models.chunks import map_valid
 from maskrcnn_jax.models.fpn import FPN
 from maskrcnn_jax.models.layers import Fill, inside
 from maskrcnn_jax.models.resnet import ResNet
@@ -19,6 +20,9 @@ from maskrcnn_jax.ops.sampling import Sample
 from maskrcnn_jax.structures import Batch, Detections, Proposals
 
 LOSSES = ("loss_cls", "loss_box_reg", "loss_mask", "loss_rpn_cls", "loss_rpn_loc")
+
+# RoIs at a time in prediction: enough for full matrix products, few enough to skip most of the padding.
+_CHUNK = 128
 
 
 class MaskRCNN(nn.Module):
@@ -108,25 +112,39 @@ class MaskRCNN(nn.Module):
         features = self.features(images, sizes)
         proposals = self.propose(features, sizes, training=False)[0]
         boxes, scores, classes, valid = self.detect_boxes(features, proposals, sizes)
-        return Detections(boxes, scores, classes, self.detect_masks(features, boxes, classes), valid)
+        masks = self.detect_masks(features, boxes, classes, valid)
+        return Detections(boxes, scores, classes, masks, valid)
 
     def detect_boxes(self, features: Features, proposals: Proposals, sizes: Int[Array, "B 2"]):
         """Boxes (B, D, 4), scores, classes and validity (B, D) of the detections among the proposals."""
-        logits, deltas, _ = self.roi_heads.boxes(features, proposals.boxes)
-        batch = sizes.shape[0]
-        logits, deltas = (x.reshape(batch, -1, *x.shape[1:]) for x in (logits, deltas))
+        heads, params = self.roi_heads.unbind()
+
+        def predict(boxes):
+            outputs = heads.apply(params, features, boxes, method="boxes")[:2]
+            return tuple(x.reshape(*boxes.shape[:2], *x.shape[1:]) for x in outputs)
+
+        logits, deltas = map_valid(predict, (proposals.boxes,), _most(proposals.valid), chunk=_CHUNK)
         one = functools.partial(
             roi_heads.select_detections, self.config.detection, self.config.roi.box_weights
         )
         return jax.vmap(one)(logits, deltas, proposals, sizes)
 
     def detect_masks(
-        self, features: Features, boxes: Float[Array, "B D 4"], classes: Int[Array, "B D"]
+        self,
+        features: Features,
+        boxes: Float[Array, "B D 4"],
+        classes: Int[Array, "B D"],
+        valid: Bool[Array, "B D"],
     ) -> Float[Array, "B D M M"]:
-        """Mask probabilities of each box for its class."""
-        logits = self.roi_heads.masks(features, boxes)
-        chosen = roi_heads.select_class(logits, classes.reshape(-1), axis=-1)
-        return jax.nn.sigmoid(chosen).reshape(*classes.shape, *chosen.shape[1:])
+        """Mask probabilities of each valid box for its class; padding must come last, and gets zeros."""
+        heads, params = self.roi_heads.unbind()
+
+        def predict(boxes, classes):
+            logits = heads.apply(params, features, boxes, method="masks")
+            chosen = roi_heads.select_class(logits, classes.reshape(-1), axis=-1)
+            return (jax.nn.sigmoid(chosen).reshape(*classes.shape, *chosen.shape[1:]),)
+
+        return map_valid(predict, (boxes, classes), _most(valid), chunk=_CHUNK)[0]
 
     def _anchors(self, features):
         shapes = [level.shape[1:3] for level in features.levels]
@@ -168,6 +186,11 @@ class MaskRCNN(nn.Module):
         foreground = jax.tree.map(flat, foreground)
         loss = roi_heads.mask_loss(masks, foreground.classes, flat(targets), foreground.positive)
         return losses | {"loss_mask": loss}
+
+
+def _most(valid: Bool[Array, "B R"]) -> Int[Array, ""]:
+    """Valid rows of the image that has most."""
+    return valid.sum(axis=1).max().astype(jnp.int32)
 
 
 def normalize(
