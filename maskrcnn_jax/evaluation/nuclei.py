@@ -119,18 +119,24 @@ def tally_results(
     """A tally for each image of a COCO data set.
 
     Args:
-      ground_truth: images and annotations; crowds are left out.
+      ground_truth: images and annotations. Crowds are no instances, and what lies in one by more than half
+        does not count as a prediction (Kirillov et al. 2019).
       results: COCO result rows with masks.
       min_score: rows that score less do not count as predictions.
     """
     sizes = {image["id"]: (image["height"], image["width"]) for image in ground_truth["images"]}
-    instances = {image_id: ([], []) for image_id in sizes}
-    annotations = [row for row in ground_truth["annotations"] if not row.get("iscrowd", 0)]
-    for side, rows in enumerate((annotations, [row for row in results if row["score"] >= min_score])):
+    groups = {image_id: ([], [], []) for image_id in sizes}
+    annotations = {crowd: [] for crowd in (False, True)}
+    for row in ground_truth["annotations"]:
+        annotations[bool(row.get("iscrowd", 0))].append(row)
+    found = [row for row in results if row["score"] >= min_score]
+    for side, rows in enumerate((annotations[False], found, annotations[True])):
         for row in rows:
             image_id = row["image_id"]
-            instances[image_id][side].append(_as_rle(row["segmentation"], sizes[image_id]))
-    return {image_id: tally(*both) for image_id, both in instances.items()}
+            groups[image_id][side].append(_as_rle(row["segmentation"], sizes[image_id]))
+    return {
+        image_id: tally(truth, _outside(found, crowds)) for image_id, (truth, found, crowds) in groups.items()
+    }
 
 
 def averages(tallies: Sequence[Tally]) -> dict[str, float]:
@@ -161,6 +167,14 @@ def _as_rle(segmentation: Any, size: tuple[int, int]) -> RLE:
     if isinstance(segmentation["counts"], list):
         return coco.frPyObjects(segmentation, *size)
     return segmentation
+
+
+def _outside(codes: list[RLE], crowds: list[RLE]) -> list[RLE]:
+    """Those with no more than half of their pixels in the crowds."""
+    if not codes or not crowds:
+        return codes
+    share = coco.iou(codes, [coco.merge(crowds)], [1])[:, 0]
+    return [code for code, inside in zip(codes, share, strict=True) if inside <= 0.5]
 
 
 def _overlaps(truth: list[RLE], found: list[RLE]) -> _Overlaps:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pycocotools import mask as coco
 
 from maskrcnn_jax.evaluation.nuclei import F1_THRESHOLDS, averages, summarize, tally, tally_results
 from maskrcnn_jax.rle import rle_of_crop, rles_of_labels
@@ -226,6 +227,20 @@ def test_results_are_tallied_by_image_from_their_score_on():
     found = tally_results({"images": images, "annotations": annotations}, rows)
     assert summarize(found[1])["PQ"] == 1, "neither the crowd nor the weak detection counts"
     assert found[2].counts.tolist() == [0, 0]
+
+
+def test_what_lies_in_crowds_does_not_count():
+    """One prediction is right, one wrong, one half in a crowd, and one half in a crowd, a quarter in another."""
+    truth, *crowds = rles_of_labels(bar((1, 4), (0, 4), (2, 2), (3, 2), (0, 4))[None], 3)
+    found = rles_of_labels(bar((1, 4), (2, 1), (0, 2), (3, 2), (4, 4), (0, 3))[None], 4)
+    masks = [(truth, 0), *((crowd, 1) for crowd in crowds)]
+    ground_truth = {
+        "images": [{"id": 1, "height": 1, "width": 16}],
+        "annotations": [{"image_id": 1, "segmentation": c, "iscrowd": n} for c, n in masks],
+    }
+    rows = [{"image_id": 1, "score": 1.0, "segmentation": code} for code in found]
+    assert [coco.area(code) for code in found] == [4, 1, 2, 4]
+    assert tally_results(ground_truth, rows)[1].counts.tolist() == [1, 3]
 
 
 def test_every_form_of_a_coco_mask():
