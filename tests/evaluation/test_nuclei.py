@@ -230,7 +230,7 @@ def test_results_are_tallied_by_image_from_their_score_on():
 
 
 def test_what_lies_in_crowds_does_not_count():
-    """One prediction is right, one wrong, one half in a crowd, and one half in a crowd, a quarter in another."""
+    """The first is right, the second wrong, the third half in a crowd, the last mostly in two together."""
     truth, *crowds = rles_of_labels(bar((1, 4), (0, 4), (2, 2), (3, 2), (0, 4))[None], 3)
     found = rles_of_labels(bar((1, 4), (2, 1), (0, 2), (3, 2), (4, 4), (0, 3))[None], 4)
     masks = [(truth, 0), *((crowd, 1) for crowd in crowds)]
