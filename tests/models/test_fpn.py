@@ -77,6 +77,16 @@ def test_levels_by_size(compile_):
     assert assign(squares(sides)).tolist() == [0, 0, 0, 0, 0, 1, 1, 2, 2, 3, 3]
 
 
+def test_levels_round_at_boundaries_as_float32_does():
+    """Areas in the last bits around each boundary, by Detectron2's formula, which rounds some of them up."""
+    areas = [np.float32((224 * stride / 16) ** 2) for stride in STRIDES[1:]]
+    around = np.concatenate([area.view(np.int32) + np.arange(-30, 31, dtype=np.int32) for area in areas])
+    areas = around.view(np.float32)
+    boxes = np.stack([areas * 0, areas * 0, areas, areas * 0 + 1], axis=1)
+    levels = np.floor(4 + np.log2(np.sqrt(areas) / np.float32(224) + np.float32(1e-8)))
+    assert assign_levels(boxes, STRIDES).tolist() == (np.clip(levels, 2, 5) - 2).tolist()
+
+
 def test_levels_by_area():
     """Long boxes count by their area; empty and inverted ones are finest."""
     boxes = np.array([[0, 0, 49, 1024], [0, 0, 48, 1024], [9, 9, 9, 700], [50, 50, 20, 20]], np.float32)
