@@ -129,7 +129,7 @@ def _id_faults(path: Path, entries: Sequence[Row], ground_truth: dict[str, Any])
         if unknown:
             ids = [f"{i} is {title}" for i, title in known.items()]
             what = f"{sum(unknown.values())} rows have an unknown {field}: {_listed(list(unknown))}"
-            faults.append(Fault(str(path), what, f"use the data set's ids: {_listed(ids)}"))
+            faults.append(Fault(str(path), what, f"the ids of this split are: {_listed(ids)}"))
     return faults
 
 

@@ -90,9 +90,12 @@ def test_what_is_odd_but_can_be_scored_is_noted(written):
         ("[" + json.dumps(row(score=float("nan"))) + "]", "has the score nan"),
         (
             [row(image_id=1), row(image_id="7")],
-            "2 rows have an unknown image_id: 1, 7; use the data set's ids: ",
+            "2 rows have an unknown image_id: 1, 7; the ids of this split are: ",
         ),
-        ([row(category_id=3)], "unknown category_id: 3; use the data set's ids: 1 is nucleus, 2 is mitosis"),
+        (
+            [row(category_id=3)],
+            "unknown category_id: 3; the ids of this split are: 1 is nucleus, 2 is mitosis",
+        ),
         (
             [row(segmentation={"size": [8, 5], "counts": [40]})] * 3,
             "row 0 (image a): has run lengths of size",
@@ -111,7 +114,7 @@ def test_faults_of_a_json(written, content, message):
 
 def test_all_faults_of_the_ids_come_at_once(written):
     message = faults_of(written, [row(image_id=1, category_id=5)])
-    assert "image_id: 1; use the data set's ids: 7 is a, 9 is b" in message and "category_id: 5" in message
+    assert "image_id: 1; the ids of this split are: 7 is a, 9 is b" in message and "category_id: 5" in message
 
 
 def test_a_path_that_is_nothing(tmp_path):
