@@ -11,6 +11,8 @@ import maskrcnn_jax
 _COMMANDS = {
     "check": "find every fault of a data set, and count what it holds",
     "convert": "turn a Detectron2 model into a bundle",
+    "predict": "find the objects in images and slides, and write them in the formats that people use",
+    "sample": "draw images or a slide, to try everything without any data",
 }
 
 
@@ -21,7 +23,8 @@ def main(argv: Sequence[str] | None = None) -> int:
       argv: without the program's name; by default the process's own.
 
     Returns:
-      The exit code: the command's, or 1 after an error, which is told on stderr. Wrong usage exits with 2.
+      The exit code: the command's, or 1 after an error, which is told on stderr, or 130 after an
+      interrupt. Wrong usage exits with 2.
     """
     argv = sys.argv[1:] if argv is None else argv
     parser = argparse.ArgumentParser(prog="maskrcnn-jax", description="Mask R-CNN in JAX and Flax.")
@@ -38,6 +41,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"maskrcnn-jax {arguments.command}: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print(f"maskrcnn-jax {arguments.command}: interrupted", file=sys.stderr)
+        return 130
 
 
 if __name__ == "__main__":

@@ -117,7 +117,7 @@ def test_version(capsys):
     assert error.value.code == 0 and maskrcnn_jax.__version__ in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["convert", "--help"]])
+@pytest.mark.parametrize("arguments", [["--help"], ["convert", "--help"], ["predict", "--help"]])
 def test_help_is_there_at_once(arguments):
     """Without JAX and TensorFlow, which take seconds to import."""
     code = (
@@ -128,7 +128,7 @@ def test_help_is_there_at_once(arguments):
         f"main({arguments})"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "convert" in done.stdout and done.stdout.rstrip().endswith("[]")
+    assert "usage: maskrcnn-jax" in done.stdout and done.stdout.rstrip().endswith("[]")
 
 
 def test_the_entry_point_exists():

@@ -1,0 +1,241 @@
+"""`maskrcnn-jax predict`: the objects in images and slides, as the files that people use."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:  # What is slow to import is imported where it is used.
+    from rich.console import Console
+
+    from maskrcnn_jax.inference.inputs import Ids
+    from maskrcnn_jax.inference.jobs import Job, Worker
+    from maskrcnn_jax.inference.outputs import Outputs
+
+FORMATS = ("coco", "labels", "geojson", "csv", "overlay")
+MIN_SCORE = 0.5
+
+
+class _Done(NamedTuple):
+    """An image's name, how many objects it has (None if it failed), and the seconds that it took in all."""
+
+    name: str
+    objects: int | None
+    seconds: float
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's options."""
+    parser.add_argument(
+        "paths",
+        nargs="+",
+        metavar="PATH",
+        help="image or slide, folder of them, or pattern such as 'in/*.png'",
+    )
+    parser.add_argument("--bundle", type=Path, required=True, metavar="DIR", help="the model")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the results go")
+    names = ",".join(FORMATS)
+    parser.add_argument(
+        "--formats", type=_formats, default=FORMATS, metavar="LIST", help=f"some of {names}; by default all"
+    )
+    parser.add_argument(
+        "--min-score",
+        type=_score,
+        metavar="SCORE",
+        help=f"leave objects that score less out of all files ({MIN_SCORE})",
+    )
+    parser.add_argument(
+        "--tile",
+        type=_tile,
+        nargs="?",
+        const=1024,
+        metavar="SIZE",
+        help="predict in tiles of so many pixels (1024), or 0 for never; by default if a side is over 2048",
+    )
+    parser.add_argument("--tta", choices=["flips"], help="look at each image mirrored and upside down too")
+    parser.add_argument("--classes", metavar="LIST", help="names of the model's classes, in order")
+    parser.add_argument(
+        "--color-by", choices=["class", "object"], help="in overlays; by default class if there are several"
+    )
+    parser.add_argument(
+        "--ids",
+        type=Path,
+        metavar="FILE",
+        help="COCO data set or list of images: gives the COCO rows its ids",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace results that are there")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Predicts and writes; the exit code is 1 if an image failed, which is told on stderr.
+
+    Raises:
+      ValueError, OSError: nothing can be done at all; the message says why.
+    """
+    from rich.console import Console
+
+    from maskrcnn_jax.inference.inputs import find_images, read_ids, unique_names
+    from maskrcnn_jax.inference.jobs import Job
+    from maskrcnn_jax.inference.outputs import Outputs
+    from maskrcnn_jax.interop.bundle import load_bundle
+
+    images, faults = find_images(arguments.paths)
+    if not images:
+        raise ValueError("there is nothing to predict\n  " + "\n  ".join(faults))
+    names = unique_names(images)
+    ids = read_ids(arguments.ids) if arguments.ids else None
+    numbers = _image_ids(images, ids)
+    jobs = [Job(*fields) for fields in zip(images, names, numbers, _file_names(images), strict=True)]
+    config, params = load_bundle(arguments.bundle)
+    categories = _categories(config.num_classes, arguments.classes, ids)
+    color_by = arguments.color_by or ("class" if len(categories) > 1 else "object")
+    outputs = Outputs(arguments.out, arguments.formats, categories, color_by=color_by)
+    outputs.check(names, images, overwrite=arguments.overwrite)
+    worker = _worker(config, params, outputs, arguments)
+    done = _do_all(jobs, faults, worker, outputs)
+    notes = worker.notes
+    if "coco" in arguments.formats and arguments.min_score is None:
+        notes.append(f"all files hold what scores at least {MIN_SCORE}: for COCO AP, give --min-score 0")
+    _report(Console(), done, notes, arguments.out)
+    return int(bool(faults) or any(row.objects is None for row in done))
+
+
+def _worker(config, params, outputs: Outputs, arguments: argparse.Namespace) -> Worker:
+    from maskrcnn_jax.inference.augmented import Augmented
+    from maskrcnn_jax.inference.jobs import Worker
+    from maskrcnn_jax.inference.predictor import Predictor
+
+    predictor = Predictor(config, params)
+    return Worker(
+        Augmented(predictor) if arguments.tta else predictor,
+        outputs,
+        arguments.out,
+        most=config.detection.max_detections,
+        min_score=MIN_SCORE if arguments.min_score is None else arguments.min_score,
+        tile=arguments.tile,
+    )
+
+
+def _do_all(jobs: Sequence[Job], faults: Sequence[str], worker: Worker, outputs: Outputs) -> list[_Done]:
+    """One image after the other, with bars in a terminal, and lines where there is none."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from maskrcnn_jax.inference.jobs import FAILURES, fault
+
+    console = Console(stderr=True)
+    columns = TextColumn("{task.description}"), BarColumn(24), MofNCompleteColumn(), TimeRemainingColumn()
+    bars = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+    done: list[_Done] = []
+    _say(console, *faults)
+    with bars, outputs:
+        images, tiles = bars.add_task("images", total=len(jobs)), bars.add_task("tiles", visible=False)
+        for job in jobs:
+            bars.reset(tiles, visible=False)
+            objects, start = None, time.perf_counter()
+            try:
+                objects = worker(
+                    job, lambda n, count: bars.update(tiles, completed=n, total=count, visible=True)
+                )
+            except FAILURES as error:
+                _say(console, fault(job.image, error))
+            done.append(_Done(job.name, objects, time.perf_counter() - start))
+            bars.advance(images)
+            if objects is not None and not console.is_terminal:
+                _say(console, f"{len(done)}/{len(jobs)} {job.name}: {objects:,}, {done[-1].seconds:.1f} s")
+    return done
+
+
+def _report(console: Console, done: Sequence[_Done], notes: Sequence[str], out: Path) -> None:
+    from rich.table import Table
+
+    view = Table(show_footer=len(done) > 1)
+    good = [row for row in done if row.objects is not None]
+    view.add_column("image", f"{len(good)} of {len(done)}", overflow="fold")
+    view.add_column("objects", f"{sum(row.objects for row in good):,}", justify="right")
+    view.add_column("seconds", f"{sum(row.seconds for row in done):.1f}", justify="right")
+    for row in done:
+        objects = "[red]failed[/red]" if row.objects is None else f"{row.objects:,}"
+        view.add_row(row.name, objects, f"{row.seconds:.1f}")
+    console.print(view)
+    _say(console, *notes, f"results are in {out}")
+
+
+def _say(console: Console, *lines: str) -> None:
+    for line in lines:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _image_ids(images: Sequence[Path], ids: Ids | None) -> list[int]:
+    """From 1 in order, or what the data set says."""
+    if ids is None:
+        return list(range(1, len(images) + 1))
+    unknown = [str(image) for image in images if image.name not in ids.images]
+    if unknown:
+        raise ValueError("--ids has no id for these images:\n  " + "\n  ".join(unknown))
+    numbers = [ids.images[image.name] for image in images]
+    twice = [str(image) for image, number in zip(images, numbers, strict=True) if numbers.count(number) > 1]
+    if twice:
+        raise ValueError("--ids gives these images one id:\n  " + "\n  ".join(twice))
+    return numbers
+
+
+def _file_names(images: Sequence[Path]) -> list[str]:
+    """Without folders, if that is enough to tell them apart."""
+    names = [image.name for image in images]
+    return names if len({*names}) == len(names) else [image.as_posix() for image in images]
+
+
+def _categories(count: int, given: str | None, ids: Ids | None) -> dict[int, str]:
+    """Id and name of each class: what the user says, or the data set, or what can be made up."""
+    if given is not None:
+        names = [name.strip() for name in given.split(",")]
+        numbers = list(ids.categories) if ids and ids.categories else range(1, len(names) + 1)
+        categories = dict(zip(numbers, names, strict=False))
+    elif ids and ids.categories:
+        categories = ids.categories
+    else:
+        names = ["nucleus"] if count == 1 else [f"class_{k + 1}" for k in range(count)]
+        categories = dict(enumerate(names, 1))
+    if len(categories) != count:
+        raise ValueError(
+            f"the model has {count} class{'es' if count > 1 else ''}, not {len(categories)} "
+            f"({', '.join(categories.values())}): name each with --classes"
+        )
+    return categories
+
+
+def _formats(text: str) -> tuple[str, ...]:
+    chosen = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+    for name in chosen:
+        if name not in FORMATS:
+            near = difflib.get_close_matches(name.lower(), FORMATS, 1, 0.5)
+            hint = f"did you mean {near[0]}?" if near else f"choose from {','.join(FORMATS)}"
+            raise argparse.ArgumentTypeError(f"unknown format {name!r}: {hint}")
+    if not chosen:
+        raise argparse.ArgumentTypeError(f"choose from {','.join(FORMATS)}")
+    return chosen
+
+
+def _score(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from 0 to 1")
+    return value
+
+
+def _tile(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no number of pixels; if it is an image, write --tile=1024 before it"
+        )
+    if 0 < int(text) < 64:
+        raise argparse.ArgumentTypeError(f"tiles of {text} pixels are too small: 64 at least, or 0 for never")
+    return int(text)
