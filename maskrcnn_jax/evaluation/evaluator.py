@@ -84,7 +84,7 @@ def evaluate(
       ValueError: there are no records, a result's size is not its image's, or the ground truth is faulty.
     """
     if not len(records):
-        raise ValueError("there are no records to evaluate")
+        raise ValueError("there are no images to evaluate: does this split have any?")
     ground_truth = to_coco(records, categories)
     results, seconds = [], []
     for record in records:
@@ -122,15 +122,17 @@ def score(
         is then left out.
 
     Raises:
-      ValueError: as `average_precision`.
+      ValueError: there are no images; or as `average_precision`.
     """
+    if not ground_truth["images"]:
+        raise ValueError("there are no images to evaluate: does this split have any?")
     metrics, found = {}, None
     if have_scores:
         for kind in ("bbox", "segm"):
             metrics |= average_precision(ground_truth, results, kind=kind, max_dets=max_dets)
         found = curves(ground_truth, results, limit=max(max_dets))
     tallies = tally_results(ground_truth, results, min_score=min_score)
-    metrics |= averages(list(tallies.values())) if tallies else {}
+    metrics |= averages(list(tallies.values()))
     images = [
         ImageScore(
             image["id"], image.get("file_name", str(image["id"])), *tally.counts.tolist(), summarize(tally)

@@ -93,6 +93,8 @@ def test_result_of_another_size_is_refused():
         evaluate(lambda _: answer(record(2, 1), 1), [record(2, 1, side=48)])
 
 
-def test_no_records_are_refused():
-    with pytest.raises(ValueError, match="no records"):
+def test_no_images_are_refused():
+    with pytest.raises(ValueError, match="no images"):
         evaluate(lambda _: None, [])
+    with pytest.raises(ValueError, match="no images"):
+        score({"images": [], "categories": [], "annotations": []}, [])
