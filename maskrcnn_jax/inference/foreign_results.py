@@ -49,9 +49,12 @@ def read_results(path: Path, ground_truth: dict[str, Any]) -> ForeignResults:
       ground_truth: its `file_name`s are the names that label images go by.
 
     Raises:
+      ValueError: there are no images.
       DataError: lists every fault: rows and files that cannot be read, unknown ids, other sizes, images
         without a label image.
     """
+    if not ground_truth["images"]:
+        raise ValueError("there are no images to evaluate: does this split have any?")
     if path.is_dir():
         return _read_label_images(path, ground_truth["images"])
     if not path.is_file():

@@ -177,3 +177,8 @@ def test_faults_of_label_images(tmp_path):
     message = faults_of(read_results, tmp_path, GROUND_TRUTH)
     assert "a.tif: cannot be read" in message
     assert "holds b.npy and b.tif for the image b; leave one of them" in message
+
+
+def test_no_images(tmp_path):
+    with pytest.raises(ValueError, match="there are no images to evaluate"):
+        read_results(tmp_path, GROUND_TRUTH | {"images": []})
