@@ -92,8 +92,9 @@ def summarize(sums: Tally) -> dict[str, float]:
     """The metrics of one image's tally, or of the sum of several.
 
     Returns:
-      `AJI` (Kumar et al. 2017, algorithm 1) and `AJI+` (Graham et al. 2019), which differ in that the
-      latter pairs one to one, by the best sum of IoUs; `Dice` of the foregrounds; `DQ`, `SQ` and
+      `AJI` (Kumar et al. 2017, algorithm 1: a ground truth takes the prediction of highest IoU, which may
+      serve several; what is in no pair adds its area to the union) and `AJI+` (Graham et al. 2019: pairs
+      are one to one, by the best sum of IoUs); `Dice` of the foregrounds; `DQ`, `SQ` and
       `PQ` (Kirillov et al. 2019; a pair has an IoU above 0.5; SQ is 0 without pairs); `F1@t`, where a
       pair has an IoU above t; `count_error`, the absolute difference relative to the ground truth. NaN
       where there is nothing to compare with.
