@@ -29,6 +29,9 @@ def get_config(depth: int = 50) -> ConfigDict:
                 "format": "mask_folder",
                 "path": "../shared/data/vrdl/train",
                 "validation_images": 4,
+                "validation_path": "",
+                "images": "",
+                "prepared": "",
                 "augment": (
                     {"op": "random_crop", "size": 500},
                     {

@@ -55,6 +55,9 @@ def get_config(start: str = "imagenet") -> ConfigDict:
                 "format": "mask_folder",
                 "path": "../shared/data/vrdl/train",
                 "validation_images": 4,
+                "validation_path": "",
+                "images": "",
+                "prepared": "",
                 "augment": (
                     {"op": "random_crop", "size": 224},
                     {"op": "resize_shortest_edge", "sizes": (192, 224, 256), "longest": 256},

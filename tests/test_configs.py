@@ -2,15 +2,19 @@
 
 import json
 import sys
+import textwrap
 from pathlib import Path
 from unittest import mock
 
+import numpy as np
 import pytest
 from absl import flags
 from ml_collections import config_flags
 
 from maskrcnn_jax.config import MaskRCNNConfig
+from maskrcnn_jax.data.anchor_fit import anchor_grids, best_anchor_iou
 from maskrcnn_jax.data.augment import compose
+from maskrcnn_jax.interop.detectron2_config import read_config
 from maskrcnn_jax.training.optimizer import make_optimizer
 from maskrcnn_jax.training.schedule import warmup_steps_decay
 
@@ -51,7 +55,17 @@ def model(config):
 
 
 def test_the_folder_holds_what_the_readme_names():
-    assert {"synthetic_tiny", "nuclei_small", "nuclei_r50_c4", "nuclei_r101_c4"} <= set(NAMES)
+    assert set(NAMES) == {
+        "synthetic_tiny",
+        "nuclei_small",
+        "nuclei_r50_fpn",
+        "nuclei_r50_c4",
+        "nuclei_r101_c4",
+        "coco_r50_c4",
+        "coco_r50_fpn",
+    }
+    readme = (FOLDER.parent / "README.md").read_text()
+    assert all(f"`{name}.py`" in readme for name in NAMES)
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -150,6 +164,66 @@ def test_the_experiment_has_the_reports_numbers(name, depth, head):
         "warmup_factor": 0.0,
     }
     assert (config.optimizer.momentum, config.optimizer.weight_decay) == (0.9, 1e-4)
+
+
+ZOO = {  # Detectron2's files in its `configs/`: what they set on top of its defaults
+    "coco_r50_c4": """
+        MODEL: {MASK_ON: true, RESNETS: {DEPTH: 50}, RPN: {PRE_NMS_TOPK_TEST: 6000, POST_NMS_TOPK_TEST: 1000}}
+        VERSION: 2
+    """,
+    "coco_r50_fpn": """
+        MODEL:
+          MASK_ON: true
+          BACKBONE: {NAME: build_resnet_fpn_backbone}
+          RESNETS: {DEPTH: 50, OUT_FEATURES: [res2, res3, res4, res5]}
+          FPN: {IN_FEATURES: [res2, res3, res4, res5]}
+          ANCHOR_GENERATOR: {SIZES: [[32], [64], [128], [256], [512]], ASPECT_RATIOS: [[0.5, 1.0, 2.0]]}
+          RPN:
+            IN_FEATURES: [p2, p3, p4, p5, p6]
+            PRE_NMS_TOPK_TRAIN: 2000
+            PRE_NMS_TOPK_TEST: 1000
+            POST_NMS_TOPK_TRAIN: 1000
+            POST_NMS_TOPK_TEST: 1000
+          ROI_HEADS: {NAME: StandardROIHeads, IN_FEATURES: [p2, p3, p4, p5]}
+          ROI_BOX_HEAD: {NAME: FastRCNNConvFCHead, NUM_FC: 2, POOLER_RESOLUTION: 7}
+          ROI_MASK_HEAD: {NAME: MaskRCNNConvUpsampleHead, NUM_CONV: 4, POOLER_RESOLUTION: 14}
+        VERSION: 2
+    """,
+}
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_the_coco_models_are_detectron2s(name, tmp_path):
+    """So a checkpoint of its model zoo, converted by its own YAML file, can be evaluated with this config."""
+    (tmp_path / "zoo.yaml").write_text(textwrap.dedent(ZOO[name]))
+    assert read_config(tmp_path / "zoo.yaml") == model(load(name))
+
+
+def test_the_coco_schedule_is_detectron2s_3x():
+    config = load("coco_r50_c4")
+    assert (config.batch_size, config.steps) == (16, 270_000)
+    schedule = warmup_steps_decay(**config.schedule)
+    # WarmupMultiStepLR: from a thousandth of 0.02 over 1,000 steps; a tenth at 210,000 and at 250,000.
+    rates = {0: 2e-5, 500: 0.02 * 0.5005, 1000: 0.02, 209_999: 0.02, 210_000: 2e-3, 250_000: 2e-4}
+    for step, rate in rates.items():
+        assert float(schedule(step)) == pytest.approx(rate)
+    resize, flip = config.data.augment
+    assert resize["sizes"] == (640, 672, 704, 736, 768, 800) and resize["longest"] == 1333
+    assert flip == {"op": "flip_horizontal"}
+    a, b = (load(f"coco_r50_{name}").to_dict() for name in ("c4", "fpn"))
+    assert a | {"model": None} == b | {"model": None}
+
+
+def test_the_recommended_model_has_detectron2s_heads_and_anchors_for_nuclei():
+    config = load("nuclei_r50_fpn")
+    ours, usual = model(config), MaskRCNNConfig.resnet_fpn()
+    assert ours.roi == usual.roi and ours.fpn.channels == usual.fpn.channels
+    assert ours.levels == (4, 8, 16) and not ours.test_resize
+    sides = np.geomspace(8, 112, 40)
+    for ratio in (0.6, 1.0, 1.6):
+        boxes = np.stack([300 - sides, 200 - sides * ratio, 300 + sides, 200 + sides * ratio], axis=1) / 2
+        grids = anchor_grids(ours)
+        assert (best_anchor_iou(boxes, (512, 512), grids) > 0.5).all()
 
 
 def test_the_two_experiments_differ_in_depth_and_where_they_start():
