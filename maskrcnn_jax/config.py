@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
-import types
-import typing
 from dataclasses import dataclass, field
 from typing import Any, Literal
+
+from maskrcnn_jax.plain_values import build
 
 Norm = Literal["frozen_bn", "group"]
 
@@ -57,6 +56,9 @@ class BackboneConfig:
         _require(
             0 <= self.freeze_at <= self.last_stage,
             f"backbone.freeze_at {self.freeze_at} is not in 0..{self.last_stage}",
+        )
+        _require_positive(
+            "backbone", self, "stem_channels", "res2_channels", "bottleneck_channels", "stage_strides"
         )
 
     def stride(self, stage: int) -> int:
@@ -119,6 +121,17 @@ class RPNConfig:
     box_weights: tuple[float, ...] = (1.0, 1.0, 1.0, 1.0)
     smooth_l1_beta: float = 1.0
 
+    def __post_init__(self):
+        _require_positive(
+            "rpn", self, "anchor_ratios", "channels", "samples", "pre_nms", "post_nms", "box_weights"
+        )
+        _require(len(self.box_weights) == 4, f"rpn.box_weights has {len(self.box_weights)} values, not 4")
+        for level in self.anchor_sizes:
+            _require(
+                len(level) == len(self.anchor_sizes[0]) > 0 and min(level) > 0,
+                f"rpn.anchor_sizes {self.anchor_sizes}: each level needs the same number of positive sizes",
+            )
+
 
 @dataclass(frozen=True)
 class RoIConfig:
@@ -158,6 +171,15 @@ class RoIConfig:
     mask_channels: int = 256
     mask_deconvs: int = 1
 
+    def __post_init__(self):
+        _require_positive(
+            "roi", self, "samples", "bins", "fc_channels", "box_weights", "mask_bins", "mask_channels"
+        )
+        _require(len(self.box_weights) == 4, f"roi.box_weights has {len(self.box_weights)} values, not 4")
+        for name in ("sampling", "mask_sampling", "mask_convs", "mask_deconvs"):
+            value = getattr(self, name)
+            _require(value is None or value >= 0, f"roi.{name} is {value}, not at least 0")
+
 
 @dataclass(frozen=True)
 class DetectionConfig:
@@ -172,6 +194,9 @@ class DetectionConfig:
     score_threshold: float = 0.05
     nms_iou: float = 0.5
     max_detections: int = 500
+
+    def __post_init__(self):
+        _require_positive("detection", self, "max_detections")
 
 
 @dataclass(frozen=True)
@@ -203,6 +228,15 @@ class MaskRCNNConfig:
     def __post_init__(self):
         levels = len(self.levels)
         _require(self.num_classes >= 1, "num_classes must be at least 1")
+        _require(
+            len(self.pixel_mean) == len(self.pixel_std) == 3 and 0 not in self.pixel_std,
+            f"pixel_mean {self.pixel_mean} and pixel_std {self.pixel_std} need three values each, none of "
+            "them 0 in pixel_std: images have three channels",
+        )
+        _require(
+            self.test_resize is None or min(self.test_resize) >= 1,
+            f"test_resize {self.test_resize} is no pair of sides in pixels",
+        )
         _require(
             len(self.rpn.anchor_sizes) == levels,
             f"rpn.anchor_sizes has {len(self.rpn.anchor_sizes)} levels, the model {levels}",
@@ -266,16 +300,10 @@ class MaskRCNNConfig:
           ValueError: lists every field that is unknown (with its nearest neighbour) or of another type.
         """
         faults: list[str] = []
-        config = _build(cls, values, "", faults)
+        config = build(cls, values, faults)
         if faults:
             raise ValueError("this is no model configuration:\n  " + "\n  ".join(faults))
         return config
-
-
-def nearest(name: str, known: typing.Iterable[str]) -> str:
-    """A hint at the known name that is closest to a misspelt one; empty where none is close."""
-    close = difflib.get_close_matches(name, list(known), n=1)
-    return f" (did you mean '{close[0]}'?)" if close else ""
 
 
 def _require(condition: bool, message: str) -> None:
@@ -283,41 +311,11 @@ def _require(condition: bool, message: str) -> None:
         raise ValueError(message)
 
 
-def _build(kind: type, values: dict[str, Any], path: str, faults: list[str]) -> Any:
-    hints = typing.get_type_hints(kind)
-    for name in values.keys() - hints.keys():
-        faults.append(f"{path}{name}: unknown field{nearest(name, hints)}")
-    known = {name: value for name, value in values.items() if name in hints}
-    built = {name: _convert(hints[name], value, f"{path}{name}", faults) for name, value in known.items()}
-    if faults:
-        return None
-    try:
-        return kind(**built)
-    except ValueError as error:
-        faults.append(str(error))
-        return None
-
-
-def _convert(hint: Any, value: Any, path: str, faults: list[str]) -> Any:
-    """`value` as the type that its annotation names; lists become tuples, ints become floats."""
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin is types.UnionType:
-        if value is None and types.NoneType in arguments:
-            return None
-        return _convert(next(a for a in arguments if a is not types.NoneType), value, path, faults)
-    if dataclasses.is_dataclass(hint) and isinstance(value, dict):
-        return _build(hint, value, f"{path}.", faults)
-    if origin is tuple and isinstance(value, list | tuple):
-        kinds = [arguments[0]] * len(value) if arguments[-1] is Ellipsis else arguments
-        if len(kinds) == len(value):
-            pairs = enumerate(zip(kinds, value, strict=True))
-            return tuple(_convert(k, v, f"{path}[{i}]", faults) for i, (k, v) in pairs)
-    if origin is Literal and value in arguments:
-        return value
-    if hint is float and type(value) in (int, float):
-        return float(value)
-    if hint in (int, bool, str) and type(value) is hint:
-        return value
-    choices = " or ".join(map(repr, arguments)) if origin is Literal else getattr(hint, "__name__", hint)
-    faults.append(f"{path}: expected {choices}, found {value!r}")
-    return None
+def _require_positive(path: str, part: Any, *names: str) -> None:
+    """Counts, sizes and weights of a part, one number or several; None stands for no number."""
+    for name in names:
+        value = getattr(part, name)
+        numbers = value if isinstance(value, tuple) else (value,)
+        _require(
+            all(number is None or number > 0 for number in numbers), f"{path}.{name} is {value}, not positive"
+        )

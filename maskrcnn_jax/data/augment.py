@@ -14,8 +14,8 @@ from typing import Any
 import tensorflow as tf
 from jaxtyping import Int
 
-from maskrcnn_jax.config import nearest
 from maskrcnn_jax.data.colour import Image, Layers, Seed, brightness_contrast, stain_jitter
+from maskrcnn_jax.plain_values import nearest
 
 Augmentation = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from maskrcnn_jax.config import nearest
 from maskrcnn_jax.data import coco_json, label_images, mask_folder
 from maskrcnn_jax.data.entries import Listing
 from maskrcnn_jax.data.records import DataError, Fault
+from maskrcnn_jax.plain_values import nearest
 
 FORMATS = {"mask_folder": mask_folder, "coco": coco_json, "labels": label_images}
 

@@ -117,6 +117,8 @@ def _pyramid_faults(fields: Fields) -> list[str]:
             "MODEL.ROI_MASK_HEAD.POOLER_TYPE": "ROIAlignV2",
         },
     )
+    if fields["MODEL.ROI_BOX_HEAD.NUM_FC"] < 1:
+        faults.append("MODEL.ROI_BOX_HEAD.NUM_FC: the box head needs at least one layer")
     outputs = fields["MODEL.RESNETS.OUT_FEATURES"]
     if any(stage not in outputs for stage in stages) or any(f"res{n}" in outputs for n in range(last + 1, 6)):
         faults.append(f"MODEL.RESNETS.OUT_FEATURES: must have {stages} and nothing after {stages[-1]}")
@@ -137,6 +139,8 @@ def _rpn_faults(fields: Fields) -> list[str]:
     ratios = fields["MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS"]
     if not ratios or any(level != ratios[0] for level in ratios):
         faults.append("MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS: must be the same for all levels")
+    if fields["TEST.DETECTIONS_PER_IMAGE"] < 0:
+        faults.append("TEST.DETECTIONS_PER_IMAGE: detections without a limit are not supported; set one")
     for name, count in (("MODEL.RPN.IOU_THRESHOLDS", 2), ("MODEL.ROI_HEADS.IOU_THRESHOLDS", 1)):
         if len(fields[name]) != count:
             faults.append(f"{name}: {fields[name]!r} has not {count} value{'s' * (count > 1)}")
@@ -236,7 +240,7 @@ def _roi(fields: Fields) -> dict[str, Any]:
         "samples": fields["MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE"],
         "positive_fraction": fields["MODEL.ROI_HEADS.POSITIVE_FRACTION"],
         "bins": fields["MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION"],
-        "sampling": fields["MODEL.ROI_BOX_HEAD.POOLER_SAMPLING_RATIO"],
+        "sampling": max(0, fields["MODEL.ROI_BOX_HEAD.POOLER_SAMPLING_RATIO"]),
         "norm": _NORMS[fields["MODEL.RESNETS.NORM"]],
         "fc_channels": [fields["MODEL.ROI_BOX_HEAD.FC_DIM"]] * dense,
         "box_weights": fields["MODEL.ROI_BOX_HEAD.BBOX_REG_WEIGHTS"],
@@ -244,7 +248,7 @@ def _roi(fields: Fields) -> dict[str, Any]:
         "class_agnostic_masks": fields["MODEL.ROI_MASK_HEAD.CLS_AGNOSTIC_MASK"],
         "smooth_l1_beta": fields["MODEL.ROI_BOX_HEAD.SMOOTH_L1_BETA"],
         "mask_bins": fields["MODEL.ROI_MASK_HEAD.POOLER_RESOLUTION"],
-        "mask_sampling": fields["MODEL.ROI_MASK_HEAD.POOLER_SAMPLING_RATIO"] if pyramid else None,
+        "mask_sampling": max(0, fields["MODEL.ROI_MASK_HEAD.POOLER_SAMPLING_RATIO"]) if pyramid else None,
         "mask_convs": fields["MODEL.ROI_MASK_HEAD.NUM_CONV"],
         "mask_channels": fields["MODEL.ROI_MASK_HEAD.CONV_DIM"],
     }

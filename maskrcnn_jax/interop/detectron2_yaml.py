@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from maskrcnn_jax.config import nearest
+from maskrcnn_jax.plain_values import nearest
 
 VERSION = 2
 DEFAULTS: dict[str, Any] = {
@@ -153,7 +153,7 @@ def read_yaml(path: str | os.PathLike) -> dict[str, Any]:
 
 
 def _read(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
-    """The tree of a file merged onto that of its `_BASE_`."""
+    """The tree of a file merged onto that of its `_BASE_`, or of several."""
     if path.resolve() in above:
         raise Detectron2Error(f"{path} is its own _BASE_ in the end: {' -> '.join(map(str, above))}")
     try:
@@ -165,14 +165,16 @@ def _read(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
         raise Detectron2Error(f"{path} is no plain YAML: {error}") from error
     if not isinstance(tree, dict):
         raise Detectron2Error(f"{path} holds no fields: expected a Detectron2 configuration")
-    base = tree.pop("_BASE_", None)
-    if base is None:
-        return tree
-    if not isinstance(base, str) or "://" in base:
-        raise Detectron2Error(
-            f"{path}: _BASE_ {base!r} is no path of one file; download it and name its path"
-        )
-    return _merge(_read(path.parent / Path(base).expanduser(), (*above, path.resolve())), tree)
+    bases = tree.pop("_BASE_", None) or []
+    merged = {}
+    for base in bases if isinstance(bases, list) else [bases]:  # Of several, a later one wins.
+        if not isinstance(base, str) or "://" in base:
+            raise Detectron2Error(
+                f"{path}: _BASE_ {base!r} is no path of a file; download it and name its path"
+            )
+        below = _read(path.parent / Path(base).expanduser(), (*above, path.resolve()))
+        merged = _merge(merged, below)
+    return _merge(merged, tree)
 
 
 def _merge(base: dict, tree: dict) -> dict:

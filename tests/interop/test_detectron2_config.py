@@ -111,6 +111,7 @@ FIELDS = [
     ("TEST.DETECTIONS_PER_IMAGE", 500, "detection.max_detections", 500),
     ("MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION", 12, "roi.bins", 12),
     ("MODEL.ROI_BOX_HEAD.POOLER_SAMPLING_RATIO", 2, "roi.sampling", 2),
+    ("MODEL.ROI_BOX_HEAD.POOLER_SAMPLING_RATIO", -1, "roi.sampling", 0),
     ("MODEL.ROI_BOX_HEAD.BBOX_REG_WEIGHTS", "(10.0, 10.0, 4.0, 4.0)", "roi.box_weights", (10, 10, 4, 4)),
     ("MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG", True, "roi.class_agnostic_boxes", True),
     ("MODEL.ROI_BOX_HEAD.SMOOTH_L1_BETA", 1, "roi.smooth_l1_beta", 1.0),
@@ -200,6 +201,7 @@ REFUSED = [
     ("MODEL.ROI_BOX_HEAD.USE_FED_LOSS", True, "federated"),
     ("MODEL.ROI_MASK_HEAD.NAME", "PointRendMaskHead", "another mask head"),
     ("INPUT.FORMAT", "L", "image format"),
+    ("TEST.DETECTIONS_PER_IMAGE", -1, "without a limit"),
 ]
 
 
@@ -222,6 +224,7 @@ def test_what_is_lacking_is_refused_by_name(read, name, value, message):
         ("MODEL.RPN.IN_FEATURES", ["p3", "p4", "p5"], "with or without p6"),
         ("MODEL.ROI_HEADS.IN_FEATURES", ["p2"], "not supported with StandardROIHeads"),
         ("MODEL.ROI_BOX_HEAD.NUM_CONV", 4, "supported: 0"),
+        ("MODEL.ROI_BOX_HEAD.NUM_FC", 0, "at least one layer"),
         ("MODEL.ROI_MASK_HEAD.POOLER_TYPE", "", "supported: 'ROIAlignV2'"),
         ("MODEL.ROI_MASK_HEAD.NORM", "GN", "norm in the mask head"),
         ("MODEL.RESNETS.DEFORM_ON_PER_STAGE", [False, True, True, True], "deformable"),
@@ -270,6 +273,8 @@ def test_what_is_not_switched_on_does_not_matter(read, changes):
         ({"MODEL.ROI_HEADS.NUM_CLASSES": 2.5}, r"num_classes: expected int, found 2\.5"),
         ({"MODEL.RPN": 3}, r"MODEL\.RPN: unknown"),
         ({"VERSION": 1}, "VERSION: 1; only 2 is read"),
+        ({"MODEL.PIXEL_MEAN": [128.0], "MODEL.PIXEL_STD": [1.0]}, "images have three channels"),
+        ({"MODEL.RPN.POST_NMS_TOPK_TEST": 0}, r"rpn\.post_nms is \(2000, 0\), not positive"),
     ],
 )
 def test_faults_of_fields(read, changes, message):
@@ -292,13 +297,21 @@ def test_a_chain_of_bases(tmp_path):
     assert config.pixel_std == (2, 2, 2)
 
 
+def test_of_several_bases_the_later_one_wins(tmp_path):
+    (tmp_path / "a.yaml").write_text("MODEL: {MASK_ON: true, RESNETS: {DEPTH: 101, STEM_OUT_CHANNELS: 8}}")
+    (tmp_path / "b.yaml").write_text("MODEL: {RESNETS: {DEPTH: 152}, ROI_HEADS: {NUM_CLASSES: 3}}")
+    (tmp_path / "c.yaml").write_text("_BASE_: [a.yaml, b.yaml]\nMODEL: {ROI_HEADS: {NUM_CLASSES: 4}}")
+    config = read_config(tmp_path / "c.yaml")
+    assert (config.backbone.depth, config.backbone.stem_channels, config.num_classes) == (152, 8, 4)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("_BASE_: absent.yaml", r"absent\.yaml, which is the _BASE_ of .*config\.yaml, cannot be read"),
         ("_BASE_: config.yaml", "its own _BASE_"),
         ("_BASE_: https://example.org/base.yaml", "download it"),
-        ("_BASE_: [a.yaml, b.yaml]", "no path of one file"),
+        ("_BASE_: [3]", "_BASE_ 3 is no path"),
         ("", "holds no fields"),
         ("- 1", "holds no fields"),
         ("a: [", "no plain YAML"),
