@@ -20,8 +20,9 @@ _SAME = 0.5  # Masks of two views with at least this IoU are one object.
 
 
 class View(NamedTuple):
-    """How an image is shown to the model: upside down, mirrored, enlarged."""
+    """How an image is shown to the model: rows as columns, then upside down, mirrored, enlarged."""
 
+    transpose: bool
     flip_y: bool
     flip_x: bool
     zoom: float
@@ -37,18 +38,27 @@ class Augmented:
       fingerprint: tells this model with these views from others.
     """
 
-    def __init__(self, predictor: Predictor, *, flips: bool = True, scales: Sequence[float] = (1.0,)):
+    def __init__(
+        self,
+        predictor: Predictor,
+        *,
+        flips: bool = True,
+        turns: bool = False,
+        scales: Sequence[float] = (1.0,),
+    ):
         """Keeps the predictor; nothing is compiled yet.
 
         Args:
           predictor: of one view.
           flips: show each image as it is, upside down, mirrored, and both.
+          turns: show each of these by a quarter turn, too.
           scales: by how much the images are enlarged, on top of `config.test_resize`.
         """
         if not scales or min(scales) <= 0:
             raise ValueError(f"scales must be one or more positive factors, found {tuple(scales)}")
-        sides = (False, True) if flips else (False,)
-        self.views = [View(*view) for view in itertools.product(sides, sides, map(float, scales))]
+        turned, flipped = ((False, True) if wanted else (False,) for wanted in (turns, flips))
+        views = itertools.product(turned, flipped, flipped, map(float, scales))
+        self.views = [View(*view) for view in views]
         self._predictor = predictor
 
     @property
@@ -65,9 +75,10 @@ class Augmented:
         """As `Predictor.batch`; see `fuse` for what becomes of the views."""
         seen = []
         for view in self.views:
-            shown = [_flip(image, view) for image in images]
-            results = self._predictor.batch(shown, frame=frame, zoom=zoom * view.zoom)
-            seen.append([_flip_back(result, view) for result in results])
+            shown = [_show(image, view) for image in images]
+            shown_frame = frame[::-1] if frame and view.transpose else frame
+            results = self._predictor.batch(shown, frame=shown_frame, zoom=zoom * view.zoom)
+            seen.append([_back(result, view) for result in results])
         limits = self._predictor.config.detection
         return [
             fuse(of_image, threshold=limits.score_threshold, most=limits.max_detections)
@@ -161,26 +172,40 @@ def _mean_box(result: Result, rows: Sequence[int]) -> Float[np.ndarray, "4"]:
     return np.average(result.boxes[rows], axis=0, weights=result.scores[rows] + np.float32(1e-9))
 
 
+def _show(image: Shaped[np.ndarray, "H W *C"], view: View) -> Shaped[np.ndarray, "h w *C"]:
+    return _flip(image.swapaxes(0, 1) if view.transpose else image, view)
+
+
 def _flip(image: Shaped[np.ndarray, "H W *C"], view: View) -> Shaped[np.ndarray, "H W *C"]:
     return image[:: -1 if view.flip_y else 1, :: -1 if view.flip_x else 1]
 
 
-def _flip_back(result: Result, view: View) -> Result:
+def _back(result: Result, view: View) -> Result:
+    """What was found in a view, in the frame of the image."""
     height, width = result.size
     x0, y0, x1, y1 = result.boxes.T
     if view.flip_x:
         x0, x1 = width - x1, width - x0
     if view.flip_y:
         y0, y1 = height - y1, height - y0
-    masks = [_flip_mask(mask, view) for mask in result.masks]
-    return Result(np.stack([x0, y0, x1, y1], axis=1), result.scores, result.classes, masks, result.size)
+    columns = (y0, x0, y1, x1) if view.transpose else (x0, y0, x1, y1)
+    return Result(
+        boxes=np.stack(columns, axis=1),
+        scores=result.scores,
+        classes=result.classes,
+        masks=[_mask_back(mask, view) for mask in result.masks],
+        size=(width, height) if view.transpose else (height, width),
+    )
 
 
-def _flip_mask(mask: RLE, view: View) -> RLE:
+def _mask_back(mask: RLE, view: View) -> RLE:
     height, width = mask["size"]
     crop, top, left = crop_of_rle(mask)
     if view.flip_y:
         top = height - top - crop.shape[0]
     if view.flip_x:
         left = width - left - crop.shape[1]
-    return rle_of_crop(_flip(crop, view), top, left, (height, width))
+    crop = _flip(crop, view)
+    if view.transpose:
+        return rle_of_crop(crop.T, left, top, (width, height))
+    return rle_of_crop(crop, top, left, (height, width))

@@ -32,10 +32,11 @@ def fused(*views, **options):
 
 
 @pytest.mark.parametrize("shape", [(61, 47), (1, 9), (30, 30)])
-@pytest.mark.parametrize("flips, scales", [(True, (1.0,)), (False, (1.0, 2.0)), (True, (0.5, 1.0))])
-def test_views_that_agree_change_nothing(rng, shape, flips, scales):
+@pytest.mark.parametrize("flips, turns", [(True, False), (False, True), (True, True)])
+@pytest.mark.parametrize("scales", [(1.0,), (0.5, 2.0)])
+def test_views_that_agree_change_nothing(rng, shape, flips, turns, scales):
     images = [paint(shape, discs(rng, shape, 30, 8)) for _ in range(2)]
-    predict = Augmented(Painted(), flips=flips, scales=scales)
+    predict = Augmented(Painted(), flips=flips, turns=turns, scales=scales)
     for found, image in zip(predict.batch(images), images, strict=True):
         expected = find(image)
         assert len(found) == len(expected) > 0 and found.size == shape
@@ -52,11 +53,14 @@ def test_what_the_model_is_shown(rng):
     class Camera(Painted):
         def batch(self, images, **options):
             seen.extend((picture.tolist(), options["frame"], options["zoom"]) for picture in images)
-            return super().batch([np.zeros((5, 4, 3), np.uint8)])
+            return super().batch([np.full((*images[0].shape, 3), 255, np.uint8)])
 
-    Augmented(Camera(), scales=(1, 1.5)).batch([image], frame=(8, 8), zoom=2)
+    Augmented(Camera(), scales=(1, 1.5)).batch([image], frame=(8, 9), zoom=2)
     turned = [image, image[:, ::-1], image[::-1], image[::-1, ::-1]]
-    assert seen == [(picture.tolist(), (8, 8), zoom) for picture in turned for zoom in (2, 3)]
+    assert seen == [(picture.tolist(), (8, 9), zoom) for picture in turned for zoom in (2, 3)]
+    seen.clear()
+    Augmented(Camera(), flips=False, turns=True).batch([image], frame=(8, 9))
+    assert seen == [(image.tolist(), (8, 9), 1), (image.T.tolist(), (9, 8), 1)]
 
 
 def test_tiles_of_views(rng):
@@ -116,6 +120,12 @@ def test_scales_are_checked(scales):
 def test_fingerprint_is_that_of_model_and_views():
     other = Painted()
     other.fingerprint = "other"
-    options = [(Painted(), {}), (other, {}), (Painted(), {"flips": False}), (Painted(), {"scales": (1, 2)})]
-    assert len({Augmented(predict, **option).fingerprint for predict, option in options}) == 4
+    options = [
+        (Painted(), {}),
+        (other, {}),
+        (Painted(), {"flips": False}),
+        (Painted(), {"turns": True}),
+        (Painted(), {"scales": (1, 2)}),
+    ]
+    assert len({Augmented(predict, **option).fingerprint for predict, option in options}) == 5
     assert Augmented(Painted()).fingerprint == Augmented(Painted()).fingerprint
