@@ -13,6 +13,8 @@ from pycocotools import mask as coco
 from maskrcnn_jax.config import BackboneConfig, DetectionConfig, MaskRCNNConfig, RoIConfig, RPNConfig
 from maskrcnn_jax.inference import predictor as module
 from maskrcnn_jax.inference.predictor import Predictor, to_result
+from maskrcnn_jax.inference.sources import open_source
+from maskrcnn_jax.inference.tiling import predict_tiled
 from maskrcnn_jax.models.mask_rcnn import init_params
 from maskrcnn_jax.structures import Detections
 
@@ -232,3 +234,25 @@ def test_a_real_model_does_not_see_the_padding(tiny, rng):
     np.testing.assert_allclose(close.boxes, wide.boxes, atol=1e-2)
     np.testing.assert_allclose(close.scores, wide.scores, atol=1e-4)
     assert close.size == (50, 60) and {tuple(code["size"]) for code in close.masks} == {(50, 60)}
+
+
+def test_a_real_model_takes_slivers(tiny, rng):
+    predictor = Predictor(*tiny, buckets=(96,))
+    for shape in ((1, 1), (1, 90), (70, 2, 1)):
+        result = predictor(rng.integers(0, 65536, shape, np.uint16))
+        assert result.size == shape[:2]
+        assert (result.boxes >= 0).all() and (result.boxes <= [*shape[1::-1]] * 2).all()
+
+
+def test_tiles_of_a_real_model_compile_once(tiny, rng):
+    """Whatever the image's size; one that fits into a tile gets what it gets alone."""
+    predictor = Predictor(*tiny, buckets=(64, 96))
+    for shape in ((200, 150), (97, 64), (50, 70), (1, 1)):
+        image = rng.integers(0, 256, (*shape, 3), np.uint8)
+        tiled = predict_tiled(predictor, open_source(image), tile=96, overlap=32, tissue=None)
+        assert tiled.size == shape and {tuple(code["size"]) for code in tiled.masks} <= {shape}
+        if max(shape) <= 96:
+            alone = predictor.batch([image], frame=(96, 96))[0]
+            np.testing.assert_array_equal(tiled.boxes, alone.boxes)
+            assert tiled.masks == alone.masks
+    assert predictor.compilations == 1
