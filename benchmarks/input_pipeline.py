@@ -1,20 +1,26 @@
-"""Images per second of the input pipeline, against the same work in plain NumPy and Pillow, in one run.
+"""Images per second of the input pipeline, against the same work in other libraries, in one run.
 
-python benchmarks/input_pipeline.py [--path ../shared/data/vrdl/train] [--steps 60]
+python benchmarks/input_pipeline.py [--path ../shared/data/vrdl/train] [--steps 60] [--torch PYTHON]
 
 The work is the report's: a crop of 500 x 500 pixels with about 300 instances becomes 608 to 800 px, is
 flipped, and gets its boxes, instance map and padding. Nobody decodes: all start from the same records.
-One peer has a bitmask for each instance, as Detectron2 and torchvision have; the other one uses this
-package's idea, a label map, in NumPy and SciPy. Both run in as many processes as there are cores. All are
-measured in turn, several times, and the best of each counts. Without the data, images are drawn. Then
-the stages: milliseconds in one thread, each the difference to those before it.
+Two peers have a bitmask for each instance: torchvision's transforms v2 in a DataLoader, where the Python
+that --torch names has it, and plain NumPy and Pillow; a third one uses this package's idea, a label map, in
+NumPy and SciPy. They run in as many processes as there are cores. All are measured in turn, several times,
+and the best of each counts. Without the data, images are drawn. Then the stages: milliseconds in one
+thread, each the difference to those before it.
 """
 
 import argparse
+import contextlib
+import json
 import multiprocessing
 import os
+import subprocess
+import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow is first imported
@@ -45,18 +51,22 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=4, help="how many are read, the densest")
     parser.add_argument("--steps", type=int, default=60, help="images of the pipeline in each measurement")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--torch", default=sys.executable, help="a Python that has torchvision")
     arguments = parser.parse_args()
     records = _records(arguments.path, arguments.images)
     cores = len(os.sched_getaffinity(0))
     instances = np.mean([batch.valid.sum() for batch in _stream(records, 20)])
     print(f"{len(records)} images, {instances:.0f} instances a crop, {cores} cores")
     few = max(arguments.steps // 4, 4 * cores)
-    with multiprocessing.get_context("spawn").Pool(cores, _take, (records,)) as pool:
+    pools = multiprocessing.get_context("spawn").Pool(cores, _take, (records,))
+    with pools as pool, _torchvision(arguments.torch, records, cores) as torchvision:
         runs = {
             "this pipeline": lambda: _rate(_stream(records, arguments.steps), arguments.steps),
             "NumPy, bitmasks": lambda: _rate(pool.imap_unordered(_bitmask_sample, range(few)), few),
             "NumPy, label map": lambda: _rate(pool.imap_unordered(_label_sample, range(few)), few),
         }
+        if torchvision:
+            runs["torchvision v2"] = lambda: torchvision(few)
         pool.map(_bitmask_sample, range(2 * cores))
         rates = {name: [] for name in runs}
         for _ in range(arguments.rounds):
@@ -99,6 +109,34 @@ def _rate(stream, count: int) -> float:
     taken = sum(1 for _ in iterator)
     assert taken == count - 1
     return taken / (time.perf_counter() - start)
+
+
+@contextlib.contextmanager
+def _torchvision(python: str, records: list[Record], workers: int) -> Iterator[Callable[[int], float] | None]:
+    """What measures torchvision on a number of samples, in a process of its own; None without it."""
+    if subprocess.run([python, "-c", "import torchvision"], capture_output=True).returncode:
+        print(f"torchvision is left out: {python} has none (--torch)")
+        yield None
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        arrays = {f"image{i}": record.image.transpose(2, 0, 1) for i, record in enumerate(records)}
+        arrays |= {f"layers{i}": record.layers.astype(np.int32) for i, record in enumerate(records)}
+        path = Path(folder, "records.npz")
+        np.savez(path, **arrays)
+        script = Path(__file__).with_name("input_pipeline_torch.py")
+        options = ",".join(map(str, SIZES)), str(CROP), str(CANVAS[0]), str(workers)
+        command = [python, str(script), str(path), *options]
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        with subprocess.Popen(command, **pipes) as process:
+            print(f"torchvision {json.loads(process.stdout.readline())}")
+
+            def measure(count: int) -> float:
+                process.stdin.write(f"{count}\n")
+                process.stdin.flush()
+                return json.loads(process.stdout.readline())
+
+            yield measure
+            process.stdin.close()
 
 
 _RECORDS: list[Record] = []  # of a worker process
