@@ -15,6 +15,7 @@ _SHORT = {
     "loss_rpn_cls": "rpn",
     "loss_rpn_loc": "rpn box",
 }
+_SLOW_DATA = 0.03  # From this share on, waiting for data is worth a word.
 
 
 class Display:
@@ -34,10 +35,14 @@ class Display:
     def __exit__(self, *_) -> None:
         self._bar.stop()
 
-    def update(self, step: int, metrics: dict[str, float], images_per_second: float) -> None:
-        """Shows the metrics of the steps up to `step`."""
+    def update(
+        self, step: int, metrics: dict[str, float], images_per_second: float, data_wait: float
+    ) -> None:
+        """Shows the metrics of the steps up to `step`; `data_wait` is the share of time without a batch."""
         numbers = "  ".join(f"{short} {metrics[name]:.3f}" for name, short in _SHORT.items())
         numbers += f"  {images_per_second:.1f} images/s"
+        if data_wait >= _SLOW_DATA:
+            numbers += f"  {data_wait:.0%} of it waiting for data"
         self._bar.update(self._task, completed=step, numbers=numbers)
         if not self._console.is_terminal:
             spent = time.perf_counter() - self._start

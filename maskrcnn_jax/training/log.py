@@ -1,8 +1,9 @@
 """Metrics on their way from the device to the screen and the run's history, fetched at log steps only."""
 
+import contextlib
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import jax
 import numpy as np
@@ -35,7 +36,20 @@ class Log:
 
     def restart_clock(self) -> None:
         """Leaves the time since the last log step out of images/s."""
-        self._since = time.perf_counter()
+        self._since, self._waited = time.perf_counter(), 0.0
+
+    @contextlib.contextmanager
+    def waiting(self, busy: jax.Array) -> Iterator[None]:
+        """Times the block, in which the next batch is fetched, as far as the device may have idled in it.
+
+        Args:
+          busy: a result of what the device was last given. If it is there when the block ends, all of the
+            block counts, though the device was idle for a part of it only; if not, the device never idled.
+        """
+        start = time.perf_counter()
+        yield
+        if busy.is_ready():
+            self._waited += time.perf_counter() - start
 
     def add(self, step: int, metrics: dict, index: np.ndarray, cut: np.ndarray) -> None:
         """Keeps one step's metrics, and of each of its images its number and how many instances were cut."""
@@ -55,12 +69,14 @@ class Log:
             self._require_finite(step, metrics, index, checkpoint)
         step = self._pending[-1][0]
         images = sum(len(index) for _, _, index, _ in self._pending)
-        rate = images / (time.perf_counter() - self._since)
+        seconds = time.perf_counter() - self._since
+        waits = 0.0 if self.is_new else self._waited / seconds  # The first batch has nothing to hide behind.
         numbers = {name: float(np.mean([metrics[name] for metrics in fetched])) for name in fetched[0]}
         numbers["learning_rate"] = float(self._learning_rate(step - 1))
         cut = sum(int(cut.sum()) for _, _, _, cut in self._pending)
-        self._history.write(step, numbers | {"images_per_second": rate, "instances_cut": cut})
-        self._display.update(step, numbers, rate)
+        rates = {"images_per_second": images / seconds, "data_wait": waits}
+        self._history.write(step, numbers | rates | {"instances_cut": cut})
+        self._display.update(step, numbers, **rates)
         if cut and not self._warned:
             self._warn_of_cut(cut)
         self._pending, self.is_new = [], False

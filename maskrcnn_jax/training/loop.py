@@ -70,8 +70,8 @@ def train(config: ConfigDict, workdir: Path, *, console: Console | None = None) 
             return run.publish(state, validation)
         records = run.read("train")
         stream = _prefetch(run.batches(records, first))
-        step_function = make_train_step(MaskRCNN(model_config), optimizer)
         with History(workdir, first) as history, Display(run.console, first, config.steps) as display:
+            step_function = make_train_step(MaskRCNN(model_config), optimizer, display.say)
             log = Log(records, display, history, schedule)
             for end in run.ends(first):
                 state = run.advance(state, end, step_function, stream, log, checkpoints)
@@ -153,7 +153,8 @@ class _Run:
         log.restart_clock()
         with stop_request() as stop:
             for step in range(first + 1, end + 1):
-                batch, index, cut = next(stream)
+                with log.waiting(state.step):
+                    batch, index, cut = next(stream)
                 state, metrics = step_function(state, batch, key)
                 log.add(step, metrics, index, cut)
                 stops = stop.is_set()

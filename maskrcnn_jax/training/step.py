@@ -1,26 +1,28 @@
 """One training step: losses, gradient, update; a pure function, jitted with its state donated."""
 
+import warnings
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float
 
+from maskrcnn_jax.compilations import CountedJit
 from maskrcnn_jax.models.mask_rcnn import MaskRCNN
-from maskrcnn_jax.structures import Batch
 from maskrcnn_jax.training.state import TrainState
 
 Metrics = dict[str, Float[Array, ""]]
 
 
 def make_train_step(
-    model: MaskRCNN, optimizer: optax.GradientTransformation
-) -> Callable[[TrainState, Batch, PRNGKeyArray], tuple[TrainState, Metrics]]:
+    model: MaskRCNN, optimizer: optax.GradientTransformation, tell: Callable[[str], None] = warnings.warn
+) -> CountedJit:
     """Jitted `(state, batch, key) -> (state, metrics)`; the state that goes in is used up.
 
     `key` is the run's: each step folds its own number in, so a resumed run draws what an unbroken one
     would have. Metrics are the five losses, their sum `loss`, and `gradient_norm` over what is trainable.
+    `tell` is told when it is compiled a second time, which a run of one batch shape never should be.
     """
 
     def loss(params, batch, key):
@@ -35,7 +37,7 @@ def make_train_step(
         metrics = losses | {"loss": total, "gradient_norm": optax.tree.norm(gradients)}
         return TrainState(state.step + 1, params, opt_state), metrics
 
-    return jax.jit(train_step, donate_argnums=0)
+    return CountedJit(train_step, expected=1, tell=tell, donate_argnums=0)
 
 
 def create_state(params, optimizer: optax.GradientTransformation) -> TrainState:

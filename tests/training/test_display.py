@@ -27,19 +27,20 @@ def text(console):
 def test_without_a_terminal_each_log_step_is_a_line():
     out = console(False)
     with Display(out, 10, 40) as display:
-        display.update(20, METRICS, 3.5)
-        display.update(40, METRICS, 4.0)
+        display.update(20, METRICS, 3.5, 0.01)
+        display.update(40, METRICS, 4.0, 0.25)
     lines = text(out).splitlines()
     assert len(lines) == 2 and lines[0].startswith(
         "step 20/40  loss 2.500  class 0.500  box 0.250  mask 0.750"
     )
     assert "rpn 0.625  rpn box 0.375  3.5 images/s" in lines[0] and lines[1].endswith("0.0 min left")
+    assert "waiting" not in lines[0] and "4.0 images/s  25% of it waiting for data" in lines[1]
 
 
 def test_in_a_terminal_a_bar_shows_losses_and_speed():
     out = console(True)
     with Display(out, 0, 40) as display:
-        display.update(20, METRICS, 3.5)
+        display.update(20, METRICS, 3.5, 0.01)
     assert "compiling" in text(out) and "20/40" in text(out) and "mask 0.750" in text(out)
     assert "min left" not in text(out)
 

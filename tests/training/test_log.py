@@ -31,8 +31,8 @@ class Recorder:
     def write(self, step, metrics):
         self.written.append((step, metrics))
 
-    def update(self, step, metrics, rate):
-        self.shown.append((step, metrics, rate))
+    def update(self, step, metrics, images_per_second, data_wait):
+        self.shown.append((step, metrics, images_per_second, data_wait))
 
     def say(self, message):
         self.said.append(message)
@@ -65,10 +65,34 @@ def test_the_mean_over_the_steps_since_the_last_time(log, recorder):
         add(log, step, loss)
     log.flush(None)
     assert [(step, metrics["loss"]) for step, metrics in recorder.written] == [(1, 4.0), (4, 3.0)]
-    assert [(step, metrics["loss"]) for step, metrics, _ in recorder.shown] == [(1, 4.0), (4, 3.0)]
+    assert [(step, metrics["loss"]) for step, metrics, *_ in recorder.shown] == [(1, 4.0), (4, 3.0)]
     # A rate belongs to the number of steps before it.
     assert recorder.written[1][1]["learning_rate"] == pytest.approx(0.3)
     assert recorder.written[1][1]["images_per_second"] > 0
+
+
+class Pending:
+    """Stands for a device array whose computation is done or not."""
+
+    def __init__(self, ready):
+        self.is_ready = lambda: ready
+
+
+def test_only_waits_in_which_the_device_has_nothing_to_do_count(log, recorder, monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr("time.perf_counter", lambda: clock[0])
+    log.restart_clock()
+    for step, (wait, work, idle) in enumerate([(5, 5, True), (1, 2, True), (4, 3, False)], start=1):
+        with log.waiting(Pending(idle)):
+            clock[0] += wait
+        clock[0] += work
+        add(log, step, 1.0)
+        if step == 1:
+            log.flush(None)
+    log.flush(None)
+    first, later = (metrics["data_wait"] for _, metrics in recorder.written)
+    assert (first, later) == (0.0, pytest.approx(1 / 10))  # the first batch has to be waited for
+    assert [shown[-1] for shown in recorder.shown] == [first, later]
 
 
 def test_nothing_is_fetched_before_a_log_step(log):
