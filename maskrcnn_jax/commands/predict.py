@@ -162,7 +162,7 @@ def _report(console: Console, done: Sequence[_Done], notes: Sequence[str], out: 
         objects = "[red]failed[/red]" if row.objects is None else f"{row.objects:,}"
         view.add_row(row.name, objects, f"{row.seconds:.1f}")
     console.print(view)
-    _say(console, *notes, f"results are in {out}")
+    _say(console, *notes, *([f"results are in {out}"] if good else []))
 
 
 def _say(console: Console, *lines: str) -> None:

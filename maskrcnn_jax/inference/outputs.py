@@ -94,13 +94,11 @@ class Outputs:
             pass
 
     def __enter__(self) -> Outputs:
-        if "coco" in self._formats:
-            self._add_rows = self._stack.enter_context(coco_results(self._folder / _COCO))
         return self
 
     def __exit__(self, *error: Any) -> None:
         self._stack.__exit__(*error)
-        if "coco" in self._formats and error[0] is None:
+        if self._images and error[0] is None:
             categories = [{"id": number, "name": name} for number, name in self._categories.items()]
             images = {"images": self._images, "annotations": [], "categories": categories}
             write_json(self._folder / _COCO_IMAGES, images)
@@ -124,7 +122,9 @@ class Outputs:
             elif format == "overlay":
                 classes = self._classes if self._color_by == "class" else None
                 write_image(path, draw_overview(source, result, classes=classes))
-        if self._add_rows is not None:
+        if "coco" in self._formats:
+            if self._add_rows is None:  # Late, so that nothing is left if all images fail.
+                self._add_rows = self._stack.enter_context(coco_results(self._folder / _COCO))
             rows = to_results([(image_id, result)], self._categories)
             self._add_rows({**row, "object_id": n} for n, row in enumerate(rows, 1))
             height, width = source.size

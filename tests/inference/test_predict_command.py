@@ -179,6 +179,12 @@ def test_bad_files_are_told_and_the_rest_goes_on(model, images, run, tmp_path, c
     assert len(files(tmp_path / "out")) == 3 * len(SUFFIXES) + 2
 
 
+def test_nothing_is_left_if_all_images_fail(model, images, run, tmp_path, capsys):
+    images.folder.joinpath("zero.png").touch()
+    assert run(images.folder) == 1
+    assert "results are in" not in capsys.readouterr().out and files(tmp_path / "out") == []
+
+
 @pytest.mark.parametrize("paths", [["empty"], ["gone.png"], ["empty/*.png", "gone"]])
 def test_nothing_to_predict(model, run, tmp_path, monkeypatch, capsys, paths):
     monkeypatch.chdir(tmp_path)
