@@ -7,14 +7,19 @@ from jaxtyping import Int
 
 from maskrcnn_jax.inference.overlaps import overlapping
 
-# Bright, far from each other and from the pinks and purples of stained tissue.
+# Bright, and far from each other and from the pinks and purples of stained tissue; the second line less so.
 PALETTE = np.array(
-    [(255, 230, 0), (0, 240, 255), (70, 255, 70), (255, 255, 255), (255, 150, 0), (130, 190, 255)], np.uint8
+    [
+        *((255, 230, 0), (0, 240, 255), (70, 255, 70), (255, 255, 255), (255, 150, 0), (130, 190, 255)),
+        *((255, 90, 80), (190, 130, 255), (190, 255, 0), (255, 150, 220), (0, 190, 150), (200, 170, 120)),
+    ],
+    np.uint8,
 )
+NEIGHBOURS = 6  # So many colours tell neighbours apart; the rest is for classes.
 
 
 def neighbour_colors(rectangles: Int[np.ndarray, "N 4"]) -> list[int]:
-    """Entries of the palette in turn, but skipping those of earlier objects nearby while there are others.
+    """The palette's first entries in turn, without those of earlier objects nearby while there are others.
 
     Args:
       rectangles: of the objects, as in `overlaps.Crops`.
@@ -26,6 +31,6 @@ def neighbour_colors(rectangles: Int[np.ndarray, "N 4"]) -> list[int]:
     colors: list[int] = []
     for n, others in enumerate(near):
         taken = {colors[m] for m in others}
-        turns = ((n + step) % len(PALETTE) for step in range(len(PALETTE)))
-        colors.append(next((color for color in turns if color not in taken), n % len(PALETTE)))
+        turns = ((n + step) % NEIGHBOURS for step in range(NEIGHBOURS))
+        colors.append(next((color for color in turns if color not in taken), n % NEIGHBOURS))
     return colors

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from maskrcnn_jax.inference.colours import PALETTE
+from maskrcnn_jax.inference.colours import NEIGHBOURS, PALETTE
 from maskrcnn_jax.inference.overlay import draw_overlay, side_by_side
 from maskrcnn_jax.rle import rle_of_crop
 from maskrcnn_jax.structures import Result
@@ -58,7 +58,7 @@ def test_touching_instances_keep_their_outlines():
 
 def test_neighbours_have_different_colours():
     """The first and the one that would be next in turn for its colour touch."""
-    far = [square(30, 7 * n, 4) for n in range(len(PALETTE) - 1)]
+    far = [square(30, 7 * n, 4) for n in range(NEIGHBOURS - 1)]
     picture = draw_overlay(grey(), [square(5, 10, 8), *far, square(5, 18, 8)], scale=1)
     assert (picture[6, 17] == PALETTE[0]).all()
     assert (picture[6, 18] != PALETTE[0]).any()
