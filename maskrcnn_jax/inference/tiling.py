@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from maskrcnn_jax.inference.merge import Tile, merge_tiles
+from maskrcnn_jax.inference.merge import Tile, concatenate, merge_tiles
 from maskrcnn_jax.inference.sources import ImageSource
 from maskrcnn_jax.inference.tile_store import TileStore
 from maskrcnn_jax.rle import crop_of_rle, rle_of_crop
@@ -95,8 +95,10 @@ def predict_tiled(
             store.save(number, parts[number])
         if progress:
             progress(len(parts), len(tiles))
-    seen = [number for number in sorted(parts) if parts[number] is not None]
-    return merge_tiles([parts[n] for n in seen], [tiles[n] for n in seen], source.size)
+    # An empty tile is a tile in which nothing was found: what only its neighbour sees there, cut, goes.
+    empty = concatenate([], source.size)
+    found = [empty if parts[n] is None else parts[n] for n in range(len(tiles))]
+    return merge_tiles(found, tiles, source.size)
 
 
 def tile_grid(size: tuple[int, int], tile: int, overlap: int) -> list[Tile]:

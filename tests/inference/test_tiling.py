@@ -51,6 +51,21 @@ def test_equals_the_whole_image(size, overlap):
     assert (np.diff(tiled.scores) <= 0).all()
 
 
+def test_what_a_model_sees_in_empty_glass_at_a_seam_is_dropped():
+    """Only the upper tile has tissue; at its lower border the model sees what is not in the one below."""
+
+    class Dreamer(Painted):
+        def batch(self, images, **options):
+            dreams = [image.copy() for image in images]
+            for dream in dreams:
+                dream[-6:, 20:30] = 90
+            return super().batch(dreams, **options)
+
+    image = paint((112, 64), [np.s_[5:25, 5:25]])
+    found = predict_tiled(Dreamer(), open_source(image), tile=64, overlap=16)
+    assert contents(found) == contents(find(image))
+
+
 def test_objects_longer_than_the_overlap_are_put_together():
     """Some are longer than a tile, cross corners, or end within the overlap or just beyond it."""
     image = paint(
