@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import runpy
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from maskrcnn_jax.data.anchor_fit import anchor_grids
 from maskrcnn_jax.data.check import survey
 from maskrcnn_jax.data.check_report import fault_lines, summary_lines, write_histograms
 from maskrcnn_jax.data.readers import FORMATS, list_entries
+from maskrcnn_jax.inference.writers import atomic
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,18 +24,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("path", type=Path, metavar="PATH", help="folder, or JSON file of a COCO data set")
     parser.add_argument("--format", required=True, choices=FORMATS, help="how the data set is stored")
     parser.add_argument("--images", type=Path, metavar="DIR", help="where a COCO file's names start from")
-    parser.add_argument("--config", type=Path, metavar="FILE", help="compare boxes with this model's anchors")
+    parser.add_argument("--config", metavar="FILE", help="compare boxes with this model's anchors")
     parser.add_argument(
-        "--scale", type=float, default=1.0, help="images are enlarged by this before they meet the anchors"
+        "--scale",
+        type=_positive,
+        default=1.0,
+        help="images are enlarged by this before they meet the anchors",
     )
     parser.add_argument(
         "--fragments",
-        type=float,
+        type=_positive,
         default=0.05,
         metavar="SHARE",
         help="doubt an instance if more than this share lies outside its largest piece; 1 is never",
     )
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw histograms into this picture")
+    parser.add_argument(
+        "--plot", type=_picture, metavar="FILE", help="draw histograms into this PNG, PDF or SVG"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -43,11 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
       DataError, ValueError: the set cannot even be listed.
     """
     listing = list_entries(arguments.format, arguments.path, images=arguments.images)
-    config = MaskRCNNConfig.c4()
-    if arguments.config:
-        config = MaskRCNNConfig.from_dict(
-            runpy.run_path(str(arguments.config))["get_config"]().model.to_dict()
-        )
+    config = _model(arguments.config) if arguments.config else MaskRCNNConfig.c4()
     columns = TextColumn("checking"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("", total=len(listing.entries))
@@ -58,11 +61,38 @@ def run(arguments: argparse.Namespace) -> int:
             fragments=arguments.fragments,
             progress=lambda done, _: bar.update(task, completed=done),
         )
-    anchors = f"{arguments.config.name if arguments.config else 'C4, sizes 8 to 128 at stride 16'}"
+    anchors = Path(arguments.config).name if arguments.config else "C4, sizes 8 to 128 at stride 16"
     if arguments.scale != 1:
         anchors += f", images enlarged {arguments.scale:g} times"
     sys.stdout.write("\n".join([*fault_lines(found), *summary_lines(found, anchors), ""]))
     if arguments.plot:
-        write_histograms(found, arguments.plot)
+        with atomic(arguments.plot) as temporary:
+            write_histograms(found, temporary, arguments.plot.suffix[1:])
         sys.stdout.write(f"histograms   {arguments.plot}\n")
     return int(bool(found.faults or found.doubts))
+
+
+def _model(path: str) -> MaskRCNNConfig:
+    """The model of a config file; what follows a colon is the argument of its `get_config`."""
+    file, _, variant = path.partition(":")
+    if not Path(file).is_file():
+        raise ValueError(f"--config: {file} is no file; give one as those in configs/")
+    try:
+        get_config = runpy.run_path(file)["get_config"]
+    except (SyntaxError, KeyError) as error:
+        raise ValueError(f"--config: {file} is no Python file with a get_config()") from error
+    return MaskRCNNConfig.from_dict(get_config(*([variant] if variant else [])).model.to_dict())
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is not above 0")
+    return value
+
+
+def _picture(text: str) -> Path:
+    path = Path(text)
+    if path.suffix.lower() not in (".png", ".pdf", ".svg"):
+        raise argparse.ArgumentTypeError(f"{text} has none of the endings .png, .pdf, .svg")
+    return path

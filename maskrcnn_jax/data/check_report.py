@@ -48,8 +48,8 @@ def summary_lines(found: Survey, anchors: str) -> list[str]:
     return lines + _size_lines(found, anchors) if len(found.boxes) else lines
 
 
-def write_histograms(found: Survey, path: Path) -> None:
-    """Draws instances per image, box sides and best anchor IoU into one picture file."""
+def write_histograms(found: Survey, path: Path, kind: str) -> None:
+    """Draws instances per image, box sides and best anchor IoU into one file: `png`, `pdf` or `svg`."""
     figure = Figure(figsize=(12, 3.5), layout="constrained")
     panels = (
         ("instances of an image", np.array(found.instances), "images"),
@@ -61,7 +61,7 @@ def write_histograms(found: Survey, path: Path) -> None:
         axes.set(xlabel=title, ylabel=unit)
         axes.spines[["top", "right"]].set_visible(False)
     axes.axvline(0.5, color="#c2503d", linewidth=1)
-    figure.savefig(path, dpi=120)
+    figure.savefig(path, dpi=120, format=kind)
 
 
 def _size_lines(found: Survey, anchors: str) -> list[str]:

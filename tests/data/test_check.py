@@ -250,6 +250,32 @@ def test_what_cannot_even_be_listed_ends_with_a_message(folders, capsys):
         main(["check", "--format", "voc", str(folders)])
 
 
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--scale", "0"), "0 is not above 0"),
+        (("--scale", "nan"), "nan is not above 0"),
+        (("--plot", "plot.xyz"), "plot.xyz has none of the endings .png, .pdf, .svg"),
+    ],
+)
+def test_wrong_flags_are_refused_before_anything_is_read(folders, capsys, flags, message):
+    with pytest.raises(SystemExit) as caught:
+        main(["check", "--format", "mask_folder", str(folders), *flags])
+    assert caught.value.code == 2 and message in capsys.readouterr().err
+
+
+def test_a_config_that_is_none_is_named(folders, capsys):
+    (folders / "words.py").write_text("no code")
+    (folders / "other.py").write_text("x = 1")
+    for name, message in (
+        ("gone.py", "gone.py is no file"),
+        ("words.py", "words.py is no Python file with a get_config()"),
+        ("other.py", "other.py is no Python file with a get_config()"),
+    ):
+        assert main(["check", "--format", "mask_folder", str(folders), "--config", str(folders / name)]) == 1
+        assert message in capsys.readouterr().err
+
+
 def test_fragments_can_be_allowed(folders, capsys):
     speckle(folders)
     assert run(capsys, "--format", "mask_folder", folders, "--fragments", "0.2")[0] == 0
@@ -270,11 +296,13 @@ def test_the_anchors_are_those_of_the_config(folders, capsys, tmp_path):
     config.write_text(
         "from ml_collections import ConfigDict\n"
         "from maskrcnn_jax.config import MaskRCNNConfig, RPNConfig\n"
-        f"def get_config():\n    return ConfigDict({{'model': {model}.to_dict()}})\n"
+        f"def get_config(variant=''):\n    assert variant in ('', 'b')\n"
+        f"    return ConfigDict({{'model': {model}.to_dict()}})\n"
     )
     flags = ("--format", "mask_folder", folders)
     # Centres at (6, 7) and (24, 25): the anchors of stride 16 are up to 9 px away from them.
-    assert "anchors      100.0% of the boxes" in run(capsys, *flags, "--config", config)[1]
+    for variant in ("", ":b"):
+        assert "anchors      100.0% of the boxes" in run(capsys, *flags, "--config", f"{config}{variant}")[1]
     text = run(capsys, *flags, "--scale", "4")[1]
     assert "images enlarged 4 times" in text and "anchors      0.0% of the boxes" in text
 
