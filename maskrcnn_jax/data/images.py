@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import tifffile
 from jaxtyping import Int, UInt8
-from PIL import Image
+from PIL import Image, ImageOps
 
 from maskrcnn_jax.data.records import DataError, Fault
 
@@ -27,7 +27,8 @@ def read_image(path: str | os.PathLike) -> UInt8[np.ndarray, "H W 3"]:
     """One image file as RGB.
 
     Grey and palette images are spread over the channels, 16-bit values keep their high byte, and
-    transparency is dropped: a pixel keeps its stored colour.
+    transparency is dropped: a pixel keeps its stored colour. A photograph that says how the camera was held
+    is turned upright, as viewers, annotation tools and Detectron2 show it.
 
     Raises:
       DataError: names the file that cannot be read and says why.
@@ -113,7 +114,7 @@ def _rgb_of_file(file: Path | io.BytesIO) -> UInt8[np.ndarray, "H W 3"]:
             return _rgb_of_array(np.asarray(image))
         if image.mode not in _RGB_MODES:
             raise ValueError(f"its pixels are {image.mode!r}, which has no fixed range")
-        return np.asarray(image.convert("RGB"))
+        return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
 
 
 def _rgb_of_array(pixels: np.ndarray) -> UInt8[np.ndarray, "H W 3"]:

@@ -50,6 +50,19 @@ def test_images_without_a_known_range_or_single_page_are_refused(tmp_path):
         read_image(tmp_path / "gone.png")
 
 
+@pytest.mark.parametrize("suffix", ["jpg", "png"])
+def test_photographs_are_turned_upright(tmp_path, suffix):
+    """Orientation 6: the camera was held so that the stored rows are the columns from the right."""
+    stored = np.zeros((8, 16), np.uint8)
+    stored[:, :8] = 255
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(stored).save(tmp_path / f"a.{suffix}", exif=exif)
+    upright = read_image(tmp_path / f"a.{suffix}")
+    assert upright.shape == (16, 8, 3)
+    np.testing.assert_allclose(upright[..., 0], np.rot90(stored, -1), atol=8)
+
+
 def test_deep_and_planar_colour_tiffs(tmp_path, rng):
     colour = rng.integers(0, 256, (*SIZE, 3), np.uint8)
     deep = colour.astype(np.uint16) * 256 + 7
