@@ -1,11 +1,11 @@
 """Images/s of this package beside PyTorch on the same work, run in turns: training steps and prediction.
 
-    python benchmarks/throughput.py [--cases c4-train,c4-predict,fpn-train,...] [--rounds 10] [--out FILE.json]
-        [--torch PYTHON] [--batch 1] [--dtype float32] [--side 800] [--ground_truths 150]
+    python benchmarks/throughput.py [--cases c4-train,c4-predict,fpn-train,...] [--rounds 10]
+        [--torch PYTHON] [--batch 1] [--dtype float32] [--side 800] [--ground_truths 150] [--out FILE.json]
 
 Each case starts one process of ours and one of the peer (torchvision, under the Python that --torch names;
-`none` leaves it out). Both warm up, then run in turns, so that a noisy machine treats them alike. The table has
-medians; the ratio is the median of the rounds' ratios. On a GPU, JAX and PyTorch choose it by themselves.
+`none` leaves it out). Both warm up, then run in turns, so that a noisy machine treats them alike. The table
+has medians; the ratio is the median of the rounds' ratios. JAX and PyTorch take a GPU where there is one.
 """
 
 import argparse
@@ -20,7 +20,17 @@ from throughput_case import Case
 
 HERE = Path(__file__).parent
 MODELS, TASKS = ("c4", "fpn"), ("train", "detect", "predict")
-COLUMNS = ("case", "ours", "torch", "ratio", "first call", "peak GiB", "peak GiB torch", "GFLOP/image", "of matmul")
+COLUMNS = (
+    "case",
+    "ours",
+    "torch",
+    "ratio",
+    "first call",
+    "peak GiB",
+    "peak GiB torch",
+    "GFLOP/image",
+    "of matmul",
+)
 
 
 class Process:

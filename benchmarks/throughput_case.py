@@ -26,8 +26,8 @@ class Case:
 
     Attributes:
       model: `c4` (Detectron2's R50-C4) or `fpn` (torchvision's maskrcnn_resnet50_fpn).
-      task: `train` is a step with its update; `detect` stops at probabilities on the device; `predict` goes on
-        to masks of the image's size on the host.
+      task: `train` is a step with its update; `detect` stops at probabilities on the device; `predict`
+        goes on to masks of the image's size on the host.
       side: of the square images, in pixels.
       batch: images a step or call.
       ground_truths: instances an image.
@@ -56,9 +56,7 @@ class Case:
     @property
     def anchor_sizes(self) -> tuple[tuple[float, ...], ...]:
         """By level."""
-        return (
-            ((32, 64, 128, 256, 512),) if self.model == "c4" else ((32,), (64,), (128,), (256,), (512,))
-        )
+        return ((32, 64, 128, 256, 512),) if self.model == "c4" else ((32,), (64,), (128,), (256,), (512,))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""

@@ -42,7 +42,9 @@ class C4RoIHeads(RoIHeads):
         shared = self.box_head(self.box_roi_pool(features, boxes, image_shapes))
         masks = maskrcnn_inference(self.mask_predictor(shared), labels)
         names = ("boxes", "scores", "labels", "masks")
-        return [dict(zip(names, one, strict=True)) for one in zip(boxes, scores, labels, masks, strict=True)], {}
+        return [
+            dict(zip(names, one, strict=True)) for one in zip(boxes, scores, labels, masks, strict=True)
+        ], {}
 
 
 def make_model(case: Case) -> MaskRCNN:
@@ -89,7 +91,7 @@ def make_model(case: Case) -> MaskRCNN:
 
 
 def tame(model: MaskRCNN) -> MaskRCNN:
-    """See `throughput_case.RESIDUAL_SCALE`; every class is as likely, so that nothing falls below a threshold."""
+    """See `RESIDUAL_SCALE`; every class is as likely, so that nothing falls below a threshold."""
     for name, module in model.named_modules():
         if name.endswith(".bn3"):
             module.weight.fill_(RESIDUAL_SCALE)
@@ -133,7 +135,9 @@ class TorchContender:
     def run(self) -> int:
         half = self._case.dtype == "bfloat16"
         with torch.autocast(self._device.type, torch.bfloat16, enabled=half):
-            count = {"train": self._train, "detect": self._detect, "predict": self._predict}[self._case.task]()
+            count = {"train": self._train, "detect": self._detect, "predict": self._predict}[
+                self._case.task
+            ]()
         if self._cuda:
             torch.cuda.synchronize()
         return count
