@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 from collections.abc import Sequence
 from functools import cached_property
 
@@ -9,6 +10,7 @@ import jax
 import numpy as np
 from jaxtyping import Shaped
 
+from maskrcnn_jax.compilations import CountedJit
 from maskrcnn_jax.config import MaskRCNNConfig
 from maskrcnn_jax.inference.paste import paste_rle
 from maskrcnn_jax.inference.pixels import as_rgb, fault_of
@@ -18,6 +20,7 @@ from maskrcnn_jax.structures import Detections, Result
 
 # Sides beyond the largest bucket are padded to a multiple of this.
 _BUCKET_STEP = 256
+_MANY_SHAPES = 12  # Compilations that pass without a word.
 
 Size = tuple[int, int]
 
@@ -26,12 +29,11 @@ class Predictor:
     """A model with its parameters on the device, ready for images.
 
     Images are padded to a *bucket*, one of a few shapes, each of which is compiled when it first comes
-    up and never again. The model's results do not depend on the padding.
+    up and never again; where many shapes come up, a warning is logged. The model's results do not depend on
+    the padding.
 
     Attributes:
       config: of the model.
-      compilations: how often the model has been compiled: once for each bucket and number of images
-        that came up, whatever the images' sizes.
     """
 
     def __init__(
@@ -56,14 +58,12 @@ class Predictor:
         model = MaskRCNN(config)
 
         def detect(params, images, sizes):
-            self.compilations += 1  # JAX runs this body when it compiles, and only then.
             return model.apply({"params": params}, images, sizes, method="detect")
 
         self.config = config
-        self.compilations = 0
         self._buckets = sorted(buckets)
         self._params = jax.device_put(params)
-        self._detect = jax.jit(detect)
+        self._detect = CountedJit(detect, expected=_MANY_SHAPES, tell=_warn_of_shapes)
 
     def __call__(self, image: Shaped[np.ndarray, "H W *C"]) -> Result:
         """Finds the objects in one image; see `batch`."""
@@ -109,6 +109,11 @@ class Predictor:
                 results[i] = to_result(one, tuple(sizes[row].tolist()), images[i].shape[:2])
         return [results[i] for i in range(len(images))]
 
+    @property
+    def compilations(self) -> int:
+        """How often the model has been compiled: once for each bucket and number of images that came up."""
+        return self._detect.compilations
+
     @cached_property
     def fingerprint(self) -> str:
         """What tells this model from others: a hash of its config and parameters."""
@@ -133,6 +138,10 @@ class Predictor:
         """The padded length of a side."""
         fitting = [bucket for bucket in self._buckets if bucket >= side]
         return fitting[0] if fitting else -(-side // _BUCKET_STEP) * _BUCKET_STEP
+
+
+def _warn_of_shapes(message: str) -> None:
+    logging.getLogger(__name__).warning("%s. Fewer `buckets` mean fewer compilations.", message)
 
 
 def to_result(detections: Detections, size: tuple[int, int], original: tuple[int, int]) -> Result:
