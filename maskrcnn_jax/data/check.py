@@ -19,7 +19,7 @@ from maskrcnn_jax.data.records import Fault, Record
 
 _SEMANTIC_PIECES = 8  # an instance in so many pieces is probably a class's whole area
 _PIECE_PIXELS = 4  # smaller pieces are specks and not counted there
-_SEMANTIC_SHARE = 0.8  # so is the only instance, if it covers this much of the image
+_HUGE_SHARE = 0.8  # so is the only instance, if it covers this much of the image; two cannot
 _BLACK = 16  # what 12-bit values in a 16-bit file stay below once only their high byte is kept
 _EIGHT_NEIGHBOURS = np.ones((3, 3), int)
 
@@ -130,18 +130,25 @@ def _image_doubts(entry: Entry, record: Record) -> Iterator[Fault]:
 
 
 def _shape_doubts(record: Record, origins: list[str], fragments: float) -> Iterator[Fault]:
-    """Instances that are rather several, or a class's whole area."""
-    for n, (x0, y0, x1, y1) in enumerate(record.boxes.astype(int)):
-        if record.crowd[n]:
-            continue
-        pieces = _pieces(record.layers[record.layer[n], y0:y1, x0:x1] == n + 1)
-        large, share = int((pieces >= _PIECE_PIXELS).sum()), pieces.sum() / np.prod(record.size)
+    """Instances that are rather several, a class's whole area, or all but the object."""
+    found = {
+        n: _pieces(record.layers[record.layer[n], y0:y1, x0:x1] == n + 1)
+        for n, (x0, y0, x1, y1) in enumerate(record.boxes.astype(int))
+        if not record.crowd[n]
+    }
+    shares = {n: pieces.sum() / np.prod(record.size) for n, pieces in found.items()}
+    huge = sum(share > _HUGE_SHARE for share in shares.values())
+    for n, pieces in found.items():
+        large, share = int((pieces >= _PIECE_PIXELS).sum()), shares[n]
         if large >= _SEMANTIC_PIECES:
             what = f"is one instance of {large} separate pieces, as in semantic labels"
             yield Fault(origins[n], what, "label each object by itself")
-        elif len(origins) == 1 and share > _SEMANTIC_SHARE:
+        elif len(origins) == 1 and share > _HUGE_SHARE:
             what = f"is the only instance and covers {share:.0%} of the image, as in semantic labels"
             yield Fault(origins[n], what, "label each object by itself")
+        elif huge > 1 and share > _HUGE_SHARE:
+            what = f"covers {share:.0%} of the image, and is not the only one, as in inverted masks"
+            yield Fault(origins[n], what, "save the background as 0 and the instance as 255")
         elif pieces.sum() - pieces.max() > fragments * pieces.sum():
             apart = 1 - pieces.max() / pieces.sum()
             what = f"is in {len(pieces)} pieces, {apart:.0%} of it outside the largest"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image
+from PIL import Image, ImageChops
 
 from maskrcnn_jax.data.entries import TWIN, Entry, Listing, Reading
 from maskrcnn_jax.data.images import (
@@ -110,6 +110,13 @@ def _read_masks(folder: Path, size: tuple[int, int] | None) -> tuple[dict[Path, 
     return crops, faults
 
 
+def _brightest_channel(image: Image.Image) -> Image.Image:
+    """A coloured mask as grey: its luminance would round the darkest colours to 0."""
+    if image.mode.startswith(("I", "F")):
+        return image.convert("L")
+    return functools.reduce(ImageChops.lighter, image.convert("RGB").split())
+
+
 def _read_mask(path: Path, size: tuple[int, int] | None) -> Crop | Fault:
     """A mask without its empty surroundings, which are nearly all of it."""
     try:
@@ -123,7 +130,7 @@ def _read_mask(path: Path, size: tuple[int, int] | None) -> Crop | Fault:
         what = f"has {found[0]} x {found[1]} pixels (height x width), its image {size[0]} x {size[1]}"
         return Fault(str(path), what, "give the mask the image's size")
     if image.mode not in ("L", "1"):
-        image = image.convert("L")
+        image = _brightest_channel(image)
     window = image.getbbox()
     if window is None:
         return Fault(str(path), "is empty: every pixel is 0", "delete it or draw the instance")

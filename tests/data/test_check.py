@@ -276,6 +276,14 @@ def test_a_config_that_is_none_is_named(folders, capsys):
         assert message in capsys.readouterr().err
 
 
+def test_inverted_masks_are_doubted(folders, capsys):
+    for path in (folders / "a" / "masks").iterdir():
+        save(path, 255 - np.asarray(Image.open(path)))
+    code, text = run(capsys, "--format", "mask_folder", folders)
+    assert code == 1 and text.startswith("2 doubts")
+    assert "0.png: covers 96% of the image, and is not the only one, as in inverted masks; save the" in text
+
+
 def test_fragments_can_be_allowed(folders, capsys):
     speckle(folders)
     assert run(capsys, "--format", "mask_folder", folders, "--fragments", "0.2")[0] == 0

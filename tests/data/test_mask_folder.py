@@ -76,6 +76,30 @@ def test_any_value_besides_zero_marks_the_instance(tmp_path, rng):
         read_mask_folder(tmp_path)
 
 
+@pytest.mark.parametrize("colour", [(255, 0, 0), (0, 0, 1), (3, 250, 3)])
+def test_coloured_deep_and_palette_masks_are_read(tmp_path, rng, colour):
+    add_image(tmp_path, "a", [], rng)
+    there, masks = LEFT > 0, tmp_path / "a" / "masks"
+    save(masks / "0.png", np.where(there[..., None], colour, 0).astype(np.uint8))
+    deep = np.zeros(SIZE, np.uint16)
+    deep[RIGHT > 0] = 1 + 256 * colour[0]
+    save(masks / "1.png", deep)
+    palette = Image.fromarray((there[::-1]).astype(np.uint8)).convert("P")
+    palette.putpalette([0, 0, 0, *colour])
+    palette.save(masks / "2.png")
+    (record,) = read_mask_folder(tmp_path)
+    for n, mask in enumerate((there, RIGHT > 0, there[::-1])):
+        np.testing.assert_array_equal(record.mask(n), mask)
+
+
+def test_a_stack_is_no_mask(tmp_path, rng):
+    add_image(tmp_path, "a", [], rng)
+    page = Image.fromarray(LEFT)
+    page.save(tmp_path / "a" / "masks" / "0.tif", save_all=True, append_images=[page])
+    with pytest.raises(DataError, match=r"0.tif: cannot be read: it holds 2 pages"):
+        read_mask_folder(tmp_path)
+
+
 PLANTED = {
     "no_images/images": "is no folder",
     "no_masks/masks": "is no folder",
