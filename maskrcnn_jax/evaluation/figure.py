@@ -11,6 +11,7 @@ from maskrcnn_jax.evaluation.curves import Curves, best_from_here_on, f1_of
 _COLORS = ("#2f4b9e", "#d9822b", "#3d8f6a")  # of the IoU thresholds
 _RIGHT, _WRONG = "#2f4b9e", "#c2503d"
 _INK = "#444444"
+_DOT = {"marker": "o", "markersize": 8, "markeredgecolor": "white", "linestyle": "none", "clip_on": False}
 _BINS = np.linspace(0, 1, 41)
 
 
@@ -29,6 +30,7 @@ def draw_curves(curves: Curves, *, min_score: float = 0.5, title: str = "") -> F
     for threshold, color in zip(curves.thresholds, _COLORS, strict=False):
         _draw_precision(left, curves, threshold, min_score, color)
         _draw_f1(middle, curves, threshold, color)
+    left.plot([], [], color=_INK, label=f"score ≥ {min_score:g}", **_DOT | {"clip_on": True})
     _draw_scores(right, curves)
     left.set(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02), title="precision by recall")
     middle.set(xlabel="least score that counts", ylabel="F1", xlim=(0, 1), ylim=(0, 1.02))
@@ -57,9 +59,7 @@ def _draw_precision(axes: Axes, curves: Curves, threshold: float, min_score: flo
     kept = np.flatnonzero(scores >= min_score)
     if len(kept):
         point = recall[kept[-1]], best[kept[-1]]
-        axes.plot(*point, "o", color=color, markeredgecolor="white", markersize=8)
-        text = {"xytext": (8, 6), "textcoords": "offset points", "fontsize": 8, "color": _INK}
-        axes.annotate(f"score ≥ {min_score:g}", point, **text)
+        axes.plot(*point, color=color, **_DOT)
 
 
 def _draw_f1(axes: Axes, curves: Curves, threshold: float, color: str) -> None:
@@ -68,7 +68,7 @@ def _draw_f1(axes: Axes, curves: Curves, threshold: float, color: str) -> None:
     ends = np.append(scores, 0), np.append(f1, f1[-1:] if len(f1) else 0)
     axes.step(*ends, where="post", color=color, linewidth=1.8)
     label = f"IoU {threshold:g}: best {best[1]:.3f}, from {best[0]:.2f} on"
-    axes.plot(*best, "o", color=color, markeredgecolor="white", markersize=8, label=label)
+    axes.plot(*best, color=color, label=label, **_DOT)
 
 
 def _draw_scores(axes: Axes, curves: Curves) -> None:

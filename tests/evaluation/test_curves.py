@@ -84,10 +84,9 @@ def test_the_picture_tells_the_numbers():
     legends = [[text.get_text() for text in axes.get_legend().texts] for axes in (left, middle, right)]
     ap50, ap75 = (51 + 50 * 2 / 3) / 101, 51 / 101
     assert legends == [
-        [f"IoU 0.5: AP {ap50:.3f}", f"IoU 0.75: AP {ap75:.3f}"],
+        [f"IoU 0.5: AP {ap50:.3f}", f"IoU 0.75: AP {ap75:.3f}", "score ≥ 0.75"],
         ["IoU 0.5: best 0.800, from 0.70 on", "IoU 0.75: best 0.667, from 0.90 on"],
         ["right: 2", "wrong: 1"],
     ]
-    assert [text.get_text() for text in left.texts] == ["score ≥ 0.75"] * 2
     marked = [line.get_xydata().tolist() for line in left.lines if line.get_marker() == "o"]
-    assert marked == [[[0.5, pytest.approx(2 / 3)]], [[0.5, 0.5]]], "one of two right, one wrong"
+    assert marked[:2] == [[[0.5, pytest.approx(2 / 3)]], [[0.5, 0.5]]], "one of two right, one wrong"
