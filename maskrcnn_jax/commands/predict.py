@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -13,7 +13,8 @@ if TYPE_CHECKING:  # What is slow to import is imported where it is used.
     from rich.console import Console
 
     from maskrcnn_jax.inference.inputs import Ids
-    from maskrcnn_jax.inference.jobs import Job, Worker
+    from maskrcnn_jax.inference.jobs import Worker
+    from maskrcnn_jax.inference.journal import Job, Journal
     from maskrcnn_jax.inference.outputs import Outputs
 
 FORMATS = ("coco", "labels", "geojson", "csv", "overlay")
@@ -21,11 +22,11 @@ MIN_SCORE = 0.5
 
 
 class _Done(NamedTuple):
-    """An image's name, how many objects it has (None if it failed), and the seconds that it took in all."""
+    """An image's name, its number of objects (None if it failed), and what it took (None if done before)."""
 
     name: str
     objects: int | None
-    seconds: float
+    seconds: float | None
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -78,9 +79,12 @@ def run(arguments: argparse.Namespace) -> int:
     """
     from rich.console import Console
 
+    from maskrcnn_jax.inference.augmented import Augmented
     from maskrcnn_jax.inference.inputs import find_images, read_ids, unique_names
-    from maskrcnn_jax.inference.jobs import Job
+    from maskrcnn_jax.inference.jobs import Worker
+    from maskrcnn_jax.inference.journal import Job, Journal
     from maskrcnn_jax.inference.outputs import Outputs
+    from maskrcnn_jax.inference.predictor import Predictor
     from maskrcnn_jax.interop.bundle import load_bundle
 
     images, faults = find_images(arguments.paths)
@@ -94,33 +98,57 @@ def run(arguments: argparse.Namespace) -> int:
     categories = _categories(config.num_classes, arguments.classes, ids)
     color_by = arguments.color_by or ("class" if len(categories) > 1 else "object")
     outputs = Outputs(arguments.out, arguments.formats, categories, color_by=color_by)
-    outputs.check(names, images, overwrite=arguments.overwrite)
-    worker = _worker(config, params, outputs, arguments)
-    done = _do_all(jobs, faults, worker, outputs)
+    predictor = Predictor(config, params)
+    predict = Augmented(predictor) if arguments.tta else predictor
+    options = {
+        "model": predict.fingerprint,
+        "formats": arguments.formats,
+        "classes": categories,
+        "color_by": color_by,
+        "min_score": MIN_SCORE if arguments.min_score is None else arguments.min_score,
+        "tile": arguments.tile,
+    }
+    journal = Journal(arguments.out / "unfinished", options)
+    before = _begin(journal, outputs, jobs, overwrite=arguments.overwrite)
+    worker = Worker(
+        predict,
+        outputs,
+        journal,
+        most=config.detection.max_detections,
+        min_score=options["min_score"],
+        tile=arguments.tile,
+    )
+    done = _do_all(jobs, before, faults, worker)
+    outputs.finish(journal.images(jobs), journal.rows(jobs))
     notes = worker.notes
     if "coco" in arguments.formats and arguments.min_score is None:
         notes.append(f"all files hold what scores at least {MIN_SCORE}: for COCO AP, give --min-score 0")
+    failed = sum(row.objects is None for row in done)
+    if 0 < failed < len(done):
+        notes.append("the same command tries only those again that failed")
+    else:
+        journal.remove()
     _report(Console(), done, notes, arguments.out)
-    return int(bool(faults) or any(row.objects is None for row in done))
+    return int(bool(faults) or failed > 0)
 
 
-def _worker(config, params, outputs: Outputs, arguments: argparse.Namespace) -> Worker:
-    from maskrcnn_jax.inference.augmented import Augmented
-    from maskrcnn_jax.inference.jobs import Worker
-    from maskrcnn_jax.inference.predictor import Predictor
-
-    predictor = Predictor(config, params)
-    return Worker(
-        Augmented(predictor) if arguments.tta else predictor,
-        outputs,
-        arguments.out,
-        most=config.detection.max_detections,
-        min_score=MIN_SCORE if arguments.min_score is None else arguments.min_score,
-        tile=arguments.tile,
-    )
+def _begin(journal: Journal, outputs: Outputs, jobs: Sequence[Job], *, overwrite: bool) -> dict[str, int]:
+    """Makes sure that all can be written; the number of objects of each image that is done already."""
+    journal.discard_other(allowed=overwrite)
+    before = {}
+    for job in jobs:
+        objects = journal.objects(job)
+        if objects is not None and all(path.exists() for path in outputs.files(job.name).values()):
+            before[job.name] = objects
+    rest = [job.name for job in jobs if job.name not in before]
+    outputs.check(rest, [job.image for job in jobs], own=journal.names, overwrite=overwrite)
+    journal.start(job.name for job in jobs)
+    return before
 
 
-def _do_all(jobs: Sequence[Job], faults: Sequence[str], worker: Worker, outputs: Outputs) -> list[_Done]:
+def _do_all(
+    jobs: Sequence[Job], before: Mapping[str, int], faults: Sequence[str], worker: Worker
+) -> list[_Done]:
     """One image after the other, with bars in a terminal, and lines where there is none."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -132,9 +160,13 @@ def _do_all(jobs: Sequence[Job], faults: Sequence[str], worker: Worker, outputs:
     bars = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
     done: list[_Done] = []
     _say(console, *faults)
-    with bars, outputs:
+    with bars:
         images, tiles = bars.add_task("images", total=len(jobs)), bars.add_task("tiles", visible=False)
         for job in jobs:
+            if job.name in before:
+                done.append(_Done(job.name, before[job.name], None))
+                bars.advance(images)
+                continue
             bars.reset(tiles, visible=False)
             objects, start = None, time.perf_counter()
             try:
@@ -157,10 +189,10 @@ def _report(console: Console, done: Sequence[_Done], notes: Sequence[str], out: 
     good = [row for row in done if row.objects is not None]
     view.add_column("image", f"{len(good)} of {len(done)}", overflow="fold")
     view.add_column("objects", f"{sum(row.objects for row in good):,}", justify="right")
-    view.add_column("seconds", f"{sum(row.seconds for row in done):.1f}", justify="right")
+    view.add_column("seconds", f"{sum(row.seconds or 0 for row in done):.1f}", justify="right")
     for row in done:
         objects = "[red]failed[/red]" if row.objects is None else f"{row.objects:,}"
-        view.add_row(row.name, objects, f"{row.seconds:.1f}")
+        view.add_row(row.name, objects, "before" if row.seconds is None else f"{row.seconds:.1f}")
     console.print(view)
     _say(console, *notes, *([f"results are in {out}"] if good else []))
 

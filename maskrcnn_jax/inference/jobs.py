@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
 from maskrcnn_jax.data.records import DataError
+from maskrcnn_jax.inference.journal import Job, Journal
 from maskrcnn_jax.inference.merge import take
 from maskrcnn_jax.inference.outputs import Outputs
 from maskrcnn_jax.inference.overview import overview_factor
@@ -22,21 +21,6 @@ TILE = 1024
 FAILURES = (ValueError, OSError, MemoryError, RuntimeError)
 
 
-class Job(NamedTuple):
-    """One image.
-
-    Attributes:
-      image: its file.
-      name: what its results are called; no two are the same.
-      image_id, file_name: what COCO calls it.
-    """
-
-    image: Path
-    name: str
-    image_id: int
-    file_name: str
-
-
 class Worker:
     """Does jobs."""
 
@@ -44,7 +28,7 @@ class Worker:
         self,
         predict: BatchPredictor,
         outputs: Outputs,
-        folder: Path,
+        journal: Journal,
         *,
         most: int,
         min_score: float,
@@ -55,14 +39,13 @@ class Worker:
         Args:
           predict: what finds the objects.
           outputs: what writes them.
-          folder: where the finished tiles of an image are kept, as `NAME.tiles`, until all are done: if the
-            run is killed, the next one goes on from there.
+          journal: what is told of each image that is done, and keeps the tiles of one that is not.
           most: the number of objects that `predict` finds in an image at most.
           min_score: objects that score less are left out.
           tile: side of the tiles in pixels, 0 for never. None takes tiles of 1024 for images with a longer
             side than 2048.
         """
-        self._predict, self._outputs, self._folder = predict, outputs, folder
+        self._predict, self._outputs, self._journal = predict, outputs, journal
         self._most, self._min_score, self._tile = most, min_score, tile
         self._full: list[str] = []
         self._smaller: list[str] = []
@@ -93,19 +76,17 @@ class Worker:
         Raises:
           One of `FAILURES`: `fault` puts it into words.
         """
-        kept_tiles = self._folder / f"{job.name}.tiles"
         with open_source(job.image) as source:
             tile = (TILE if max(source.size) > LARGE else 0) if self._tile is None else self._tile
             if tile:
-                options = {"tile": tile, "overlap": tile // 8, "resume": kept_tiles}
+                options = {"tile": tile, "overlap": tile // 8, "resume": self._journal.tiles(job)}
                 found = predict_tiled(self._predict, source, progress=progress, **options)
             else:
                 (found,) = self._predict.batch([source.read(0, 0, *source.size)])
             found = take(found, np.flatnonzero(found.scores >= self._min_score))
-            self._outputs.write(job.name, job.image_id, job.file_name, source, found)
-        if tile:
-            shutil.rmtree(kept_tiles)
-        elif len(found) >= self._most:
+            self._outputs.write(job.name, source, found)
+        self._journal.save(job, found.size, len(found), self._outputs.rows(job.image_id, found))
+        if not tile and len(found) >= self._most:
             self._full.append(job.name)
         factor = overview_factor(found.size)
         if factor > 1 and "overlay" in self._outputs.files(job.name):

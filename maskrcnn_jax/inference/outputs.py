@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from maskrcnn_jax.inference.label_image import write_labels
 from maskrcnn_jax.inference.object_table import write_table
 from maskrcnn_jax.inference.overview import draw_overview
 from maskrcnn_jax.inference.sources import ImageSource
-from maskrcnn_jax.inference.writers import coco_results, write_image, write_json
+from maskrcnn_jax.inference.writers import write_coco_results, write_image, write_json
 from maskrcnn_jax.structures import Result
 
 # What each format adds to the name of an image.
@@ -25,7 +24,7 @@ FORMATS = ("coco", *_SUFFIXES)
 
 
 class Outputs:
-    """A folder that takes the results of images, one after the other. Use as a context manager.
+    """A folder that takes the results of images.
 
     Object d of an image is d + 1 in all files: the value in the label image, the `id` in the table, the
     name of the feature, and the `object_id` of the COCO row.
@@ -50,9 +49,6 @@ class Outputs:
         self._folder, self._formats, self._categories = folder, formats, categories
         self._classes = list(categories.values())
         self._color_by = color_by
-        self._images: list[dict[str, Any]] = []
-        self._stack = contextlib.ExitStack()
-        self._add_rows: Callable[[Iterable[dict[str, Any]]], None] | None = None
 
     def files(self, name: str) -> dict[str, Path]:
         """What will be written for the image of this name, by format."""
@@ -62,12 +58,16 @@ class Outputs:
             if format in self._formats
         }
 
-    def check(self, names: Iterable[str], images: Iterable[Path], *, overwrite: bool) -> None:
+    def check(
+        self, names: Iterable[str], images: Iterable[Path], *, own: Container[str] | None, overwrite: bool
+    ) -> None:
         """Makes the folder, and makes sure that all can be written without losing what is there.
 
         Args:
           names: of all images that will be written.
           images: the files that are read; they are never overwritten.
+          own: names of images whose files, and COCO's, are of the run that goes on and may be replaced; None
+            if a run begins.
           overwrite: whether results that are there may go.
 
         Raises:
@@ -75,15 +75,18 @@ class Outputs:
           OSError: nothing can be written into the folder.
         """
         files = [path for name in names for path in self.files(name).values()]
+        kept = [path for name in names if name not in (own or ()) for path in self.files(name).values()]
         if "coco" in self._formats:
-            files += [self._folder / _COCO, self._folder / _COCO_IMAGES]
+            coco = [self._folder / _COCO, self._folder / _COCO_IMAGES]
+            files += coco
+            kept += coco if own is None else []
         inputs = {image.resolve() for image in images}
         lost = [path for path in files if path.exists() and path.resolve() in inputs]
         if lost:
             raise ValueError(
                 f"the result would overwrite the image {lost[0]}: choose another folder for --out"
             )
-        there = [path.name for path in files if path.exists()]
+        there = [path.name for path in kept if path.exists()]
         if there and not overwrite:
             listed = ", ".join(there[:5]) + (f" and {len(there) - 5} more" if len(there) > 5 else "")
             raise ValueError(
@@ -93,22 +96,11 @@ class Outputs:
         with tempfile.TemporaryFile(dir=self._folder):
             pass
 
-    def __enter__(self) -> Outputs:
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        self._stack.__exit__(*error)
-        if self._images and error[0] is None:
-            categories = [{"id": number, "name": name} for number, name in self._categories.items()]
-            images = {"images": self._images, "annotations": [], "categories": categories}
-            write_json(self._folder / _COCO_IMAGES, images)
-
-    def write(self, name: str, image_id: int, file_name: str, source: ImageSource, result: Result) -> None:
-        """Writes all formats for one image.
+    def write(self, name: str, source: ImageSource, result: Result) -> None:
+        """Writes all formats of one image but COCO's.
 
         Args:
           name: of its files.
-          image_id, file_name: what COCO calls the image.
           source: the image.
           result: its objects.
         """
@@ -122,10 +114,23 @@ class Outputs:
             elif format == "overlay":
                 classes = self._classes if self._color_by == "class" else None
                 write_image(path, draw_overview(source, result, classes=classes))
-        if "coco" in self._formats:
-            if self._add_rows is None:  # Late, so that nothing is left if all images fail.
-                self._add_rows = self._stack.enter_context(coco_results(self._folder / _COCO))
-            rows = to_results([(image_id, result)], self._categories)
-            self._add_rows({**row, "object_id": n} for n, row in enumerate(rows, 1))
-            height, width = source.size
-            self._images.append({"id": image_id, "file_name": file_name, "height": height, "width": width})
+
+    def rows(self, image_id: int, result: Result) -> list[dict[str, Any]]:
+        """The COCO rows of one image; none if that format is not asked for."""
+        if "coco" not in self._formats:
+            return []
+        rows = to_results([(image_id, result)], self._categories)
+        return [{**row, "object_id": n} for n, row in enumerate(rows, 1)]
+
+    def finish(self, images: Sequence[dict[str, Any]], rows: Iterable[dict[str, Any]]) -> None:
+        """Writes the COCO files, if they are asked for and there is an image.
+
+        Args:
+          images: what COCO says of each.
+          rows: of all of them.
+        """
+        if "coco" in self._formats and images:
+            write_coco_results(self._folder / _COCO, rows)
+            categories = [{"id": number, "name": name} for number, name in self._categories.items()]
+            content = {"images": images, "annotations": [], "categories": categories}
+            write_json(self._folder / _COCO_IMAGES, content)

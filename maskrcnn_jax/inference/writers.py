@@ -7,7 +7,7 @@ import json
 import math
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,23 +23,11 @@ Rows = Iterable[Mapping[str, Any]]
 
 def write_coco_results(path: PathLike, rows: Rows) -> None:
     """COCO result rows as the JSON list that pycocotools and contest servers load, one row a line."""
-    with coco_results(path) as add:
-        add(rows)
-
-
-@contextlib.contextmanager
-def coco_results(path: PathLike) -> Iterator[Callable[[Rows], None]]:
-    """As `write_coco_results`, for rows that come bit by bit: gives the function that takes them."""
     with atomic(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         separator = "[\n"
-
-        def add(rows: Rows) -> None:
-            nonlocal separator
-            for row in rows:
-                file.write(separator + _json(row))
-                separator = ",\n"
-
-        yield add
+        for row in rows:
+            file.write(separator + _json(row))
+            separator = ",\n"
         file.write("[]\n" if separator == "[\n" else "\n]\n")
 
 

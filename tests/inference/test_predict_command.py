@@ -171,12 +171,13 @@ def test_bad_files_are_told_and_the_rest_goes_on(model, images, run, tmp_path, c
         "gone.png: there is no",
     ):
         assert bad in said.err
-    assert "3 of 7" in said.out and said.out.count("failed") == 4
+    assert "3 of 7" in said.out and said.out.count("failed │") == 4
     for name in ("a", "Zürich – 東京", "grey16"):
         check_consistency(tmp_path / "out", name, whole=True)
     images = json.loads((tmp_path / "out" / "coco_images.json").read_text(encoding="utf-8"))["images"]
     assert {image["file_name"] for image in images} == {"a.png", "grey16.tif", "Zürich – 東京.png"}
-    assert len(files(tmp_path / "out")) == 3 * len(SUFFIXES) + 2
+    written = [file for file in files(tmp_path / "out") if not file.startswith("unfinished/")]
+    assert len(written) == 3 * len(SUFFIXES) + 2
 
 
 def test_nothing_is_left_if_all_images_fail(model, images, run, tmp_path, capsys):
@@ -311,6 +312,80 @@ def test_a_full_house_is_told(model, images, run, capsys):
     assert "at most" not in capsys.readouterr().out
 
 
+class TestGoingOn:
+    """A run that was stopped, or in which images failed: the same command does only what is left."""
+
+    @pytest.fixture
+    def stopped(self, model, images, run, monkeypatch):
+        """After the first of three images."""
+        for name in ("a.png", "b.png", "c.png"):
+            images(name)
+        whole = model.batch
+
+        def stops(pictures, **more):
+            if len(model.shapes) == 1:
+                raise KeyboardInterrupt
+            return whole(pictures, **more)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(model, "batch", stops)
+            assert run(images.folder) == 130
+
+    def test_the_same_command(self, stopped, model, images, run, tmp_path, capsys):
+        before = (tmp_path / "out" / "a.csv").stat().st_mtime_ns
+        assert not (tmp_path / "out" / "coco_results.json").exists()
+        assert run(images.folder) == 0
+        assert len(model.shapes) == 3 and (tmp_path / "out" / "a.csv").stat().st_mtime_ns == before
+        said = capsys.readouterr()
+        assert "3 of 3" in said.out and said.out.count("before") == 1
+        for name in "abc":
+            assert check_consistency(tmp_path / "out", name, whole=True) > 5
+        assert len(files(tmp_path / "out")) == 3 * len(SUFFIXES) + 2
+
+    @pytest.mark.parametrize("change", ["image", "result", "note"])
+    def test_what_has_changed_is_done_again(self, stopped, model, images, run, tmp_path, change):
+        if change == "image":
+            images("a.png", [np.s_[1:5, 1:5]])
+        elif change == "result":
+            (tmp_path / "out" / "a.csv").unlink()
+        else:
+            (tmp_path / "out" / "unfinished" / "a.done").write_text("{")
+        assert run(images.folder) == 0 and len(model.shapes) == 4
+        for name in "abc":
+            check_consistency(tmp_path / "out", name, whole=True)
+
+    def test_other_options(self, stopped, model, images, run, tmp_path, capsys):
+        assert run(images.folder, score="0.07") == 1
+        assert "min_score: 0.0 then, 0.07 now" in capsys.readouterr().err
+        assert run(images.folder, "--overwrite", score="0.07") == 0 and len(model.shapes) == 4
+        for name in "abc":
+            check_consistency(tmp_path / "out", name, whole=True)
+
+    def test_results_of_other_runs_stay(self, stopped, model, images, run, tmp_path, capsys):
+        images("d.png")
+        (tmp_path / "out" / "d.csv").write_text("precious")
+        assert run(images.folder) == 1 and "d.csv" in capsys.readouterr().err
+        assert (tmp_path / "out" / "d.csv").read_text() == "precious"
+
+    def test_a_folder_of_that_name_stays(self, model, images, run, tmp_path, capsys):
+        images("a.png")
+        (tmp_path / "out" / "unfinished").mkdir(parents=True)
+        (tmp_path / "out" / "unfinished" / "symphony.txt").touch()
+        assert run(images.folder, "--overwrite") == 1 and "move what is in it away" in capsys.readouterr().err
+        assert files(tmp_path / "out") == ["unfinished/symphony.txt"]
+
+    def test_images_that_failed(self, model, images, run, tmp_path, capsys):
+        images("a.png")
+        (images.folder / "b.png").write_text("no image")
+        assert run(images.folder) == 1
+        assert "the same command tries only those again that failed" in capsys.readouterr().out
+        images("b.png")
+        assert run(images.folder) == 0 and len(model.shapes) == 2
+        for name in "ab":
+            check_consistency(tmp_path / "out", name, whole=True)
+        assert len(files(tmp_path / "out")) == 2 * len(SUFFIXES) + 2
+
+
 class TestTiles:
     @pytest.fixture
     def small(self, monkeypatch):
@@ -343,7 +418,7 @@ class TestTiles:
         monkeypatch.setattr(model, "batch", stops)
         assert run(images.folder) == 130
         assert "interrupted" in capsys.readouterr().err
-        assert {file.split("/")[0] for file in files(tmp_path / "out")} == {"a.tiles"}
+        assert {file.split("/")[0] for file in files(tmp_path / "out")} == {"unfinished"}
         model.shapes.append(None)  # It works again.
         before = len(model.shapes)
         assert run(images.folder) == 0
