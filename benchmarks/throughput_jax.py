@@ -73,7 +73,7 @@ class JaxContender:
     def __init__(self, case: Case):
         self._case, config = case, make_config(case)
         model, params = MaskRCNN(config), tame(init_params(config, jax.random.key(0)))
-        batch = make_batch(case)
+        self._model, batch = model, make_batch(case)
         start = time.perf_counter()
         if case.task == "train":
             optimizer = make_optimizer(config, warmup_steps_decay(1e-4, warmup=0, milestones=()))
@@ -82,8 +82,7 @@ class JaxContender:
             lowered = make_train_step(model, optimizer).lower(self._state, self._batch, self._key)
         elif case.task == "detect":
             self._inputs = jax.device_put((params, batch.images, batch.sizes))
-            self._detect = lambda p, i, s: model.apply({"params": p}, i, s, method="detect")
-            lowered = jax.jit(self._detect).lower(*self._inputs)
+            lowered = _lower_detect(model, self._inputs)
         else:
             self._predictor, self._images = (
                 Predictor(config, params, buckets=(case.side,)),
@@ -113,12 +112,16 @@ class JaxContender:
         if self._case.task == "detect":
             # XLA counts the body of a loop once. One chunk of all rows does the same work in one turn.
             mask_rcnn._CHUNK = max(self._case.post_nms)
-            facts["gflop"] = jax.jit(self._detect).lower(*self._inputs).cost_analysis()["flops"] / 1e9
+            facts["gflop"] = _lower_detect(self._model, self._inputs).cost_analysis()["flops"] / 1e9
         return facts
 
     def peak_gib(self) -> float:
         stats = jax.local_devices()[0].memory_stats()
         return stats["peak_bytes_in_use"] / 2**30 if stats else process_peak_gib()
+
+
+def _lower_detect(model: MaskRCNN, inputs: tuple) -> jax.stages.Lowered:
+    return jax.jit(lambda p, i, s: model.apply({"params": p}, i, s, method="detect")).lower(*inputs)
 
 
 def _matmul_rate(dtype: str) -> float:
