@@ -30,7 +30,9 @@ def _paste(mask: Float[np.ndarray, "M M"], box: Float[np.ndarray, "4"], size: tu
     x0, y0, x1, y1 = box
     left, columns = _bilinear_weights(x0, x1, size[1], mask.shape[1])
     top, rows = _bilinear_weights(y0, y1, size[0], mask.shape[0])
-    return rle_of_crop(rows @ mask @ columns.T >= 0.5, top, left, size)
+    # Transposed, since run lengths are read column by column.
+    inside = columns @ (rows @ mask).T >= 0.5
+    return rle_of_crop(inside.T, top, left, size)
 
 
 def _bilinear_weights(
