@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -77,12 +78,10 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
       ValueError, OSError: nothing can be done at all; the message says why.
     """
-    from rich.console import Console
-
     from maskrcnn_jax.inference.augmented import Augmented
-    from maskrcnn_jax.inference.inputs import find_images, read_ids, unique_names
+    from maskrcnn_jax.inference.inputs import find_images, read_ids
     from maskrcnn_jax.inference.jobs import Worker
-    from maskrcnn_jax.inference.journal import Job, Journal
+    from maskrcnn_jax.inference.journal import Journal
     from maskrcnn_jax.inference.outputs import Outputs
     from maskrcnn_jax.inference.predictor import Predictor
     from maskrcnn_jax.interop.bundle import load_bundle
@@ -90,10 +89,8 @@ def run(arguments: argparse.Namespace) -> int:
     images, faults = find_images(arguments.paths)
     if not images:
         raise ValueError("there is nothing to predict\n  " + "\n  ".join(faults))
-    names = unique_names(images)
     ids = read_ids(arguments.ids) if arguments.ids else None
-    numbers = _image_ids(images, ids)
-    jobs = [Job(*fields) for fields in zip(images, names, numbers, _file_names(images), strict=True)]
+    jobs = _jobs(images, ids)
     config, params = load_bundle(arguments.bundle)
     categories = _categories(config.num_classes, arguments.classes, ids)
     color_by = arguments.color_by or ("class" if len(categories) > 1 else "object")
@@ -110,14 +107,8 @@ def run(arguments: argparse.Namespace) -> int:
     }
     journal = Journal(arguments.out / "unfinished", options)
     before = _begin(journal, outputs, jobs, overwrite=arguments.overwrite)
-    worker = Worker(
-        predict,
-        outputs,
-        journal,
-        most=config.detection.max_detections,
-        min_score=options["min_score"],
-        tile=arguments.tile,
-    )
+    limits = {"most": config.detection.max_detections, "min_score": options["min_score"]}
+    worker = Worker(predict, outputs, journal, **limits, tile=arguments.tile)
     done = _do_all(jobs, before, faults, worker)
     outputs.finish(journal.images(jobs), journal.rows(jobs))
     notes = worker.notes
@@ -128,8 +119,16 @@ def run(arguments: argparse.Namespace) -> int:
         notes.append("the same command tries only those again that failed")
     else:
         journal.remove()
-    _report(Console(), done, notes, arguments.out)
+    _report(done, notes, arguments.out)
     return int(bool(faults) or failed > 0)
+
+
+def _jobs(images: Sequence[Path], ids: Ids | None) -> list[Job]:
+    from maskrcnn_jax.inference.inputs import unique_names
+    from maskrcnn_jax.inference.journal import Job
+
+    names, numbers, file_names = unique_names(images), _image_ids(images, ids), _file_names(images)
+    return [Job(*fields) for fields in zip(images, names, numbers, file_names, strict=True)]
 
 
 def _begin(journal: Journal, outputs: Outputs, jobs: Sequence[Job], *, overwrite: bool) -> dict[str, int]:
@@ -182,9 +181,12 @@ def _do_all(
     return done
 
 
-def _report(console: Console, done: Sequence[_Done], notes: Sequence[str], out: Path) -> None:
+def _report(done: Sequence[_Done], notes: Sequence[str], out: Path) -> None:
+    from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
+    console = Console()
     view = Table(show_footer=len(done) > 1)
     good = [row for row in done if row.objects is not None]
     view.add_column("image", f"{len(good)} of {len(done)}", overflow="fold")
@@ -192,7 +194,7 @@ def _report(console: Console, done: Sequence[_Done], notes: Sequence[str], out: 
     view.add_column("seconds", f"{sum(row.seconds or 0 for row in done):.1f}", justify="right")
     for row in done:
         objects = "[red]failed[/red]" if row.objects is None else f"{row.objects:,}"
-        view.add_row(row.name, objects, "before" if row.seconds is None else f"{row.seconds:.1f}")
+        view.add_row(Text(row.name), objects, "before" if row.seconds is None else f"{row.seconds:.1f}")
     console.print(view)
     _say(console, *notes, *([f"results are in {out}"] if good else []))
 
@@ -210,7 +212,8 @@ def _image_ids(images: Sequence[Path], ids: Ids | None) -> list[int]:
     if unknown:
         raise ValueError("--ids has no id for these images:\n  " + "\n  ".join(unknown))
     numbers = [ids.images[image.name] for image in images]
-    twice = [str(image) for image, number in zip(images, numbers, strict=True) if numbers.count(number) > 1]
+    count = Counter(numbers)
+    twice = [str(image) for image, number in zip(images, numbers, strict=True) if count[number] > 1]
     if twice:
         raise ValueError("--ids gives these images one id:\n  " + "\n  ".join(twice))
     return numbers

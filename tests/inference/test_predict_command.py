@@ -150,7 +150,7 @@ def test_hostile_objects(model, images, run, tmp_path):
 
 
 def test_bad_files_are_told_and_the_rest_goes_on(model, images, run, tmp_path, capsys):
-    for name in ("a.png", "cut.png", "Zürich – 東京.png"):
+    for name in ("a.png", "cut.png", "Zürich – 東京 [red].png"):
         images(name)
     code = (images.folder / "cut.png").read_bytes()
     (images.folder / "cut.png").write_bytes(code[: len(code) // 2])
@@ -171,11 +171,11 @@ def test_bad_files_are_told_and_the_rest_goes_on(model, images, run, tmp_path, c
         "gone.png: there is no",
     ):
         assert bad in said.err
-    assert "3 of 7" in said.out and said.out.count("failed │") == 4
-    for name in ("a", "Zürich – 東京", "grey16"):
+    assert "3 of 7" in said.out and "[red]" in said.out and said.out.count("failed │") == 4
+    for name in ("a", "Zürich – 東京 [red]", "grey16"):
         check_consistency(tmp_path / "out", name, whole=True)
     images = json.loads((tmp_path / "out" / "coco_images.json").read_text(encoding="utf-8"))["images"]
-    assert {image["file_name"] for image in images} == {"a.png", "grey16.tif", "Zürich – 東京.png"}
+    assert {image["file_name"] for image in images} == {"a.png", "grey16.tif", "Zürich – 東京 [red].png"}
     written = [file for file in files(tmp_path / "out") if not file.startswith("unfinished/")]
     assert len(written) == 3 * len(SUFFIXES) + 2
 
@@ -290,6 +290,9 @@ def test_ids_of_a_data_set(model, images, run, tmp_path, capsys):
     ids.write_text(json.dumps(entries[:1]))
     assert run(images.folder, "--overwrite", "--ids", ids) == 1
     assert "no id for these images" in (message := capsys.readouterr().err) and "a.png" in message
+    ids.write_text(json.dumps([{"id": 1, "file_name": "a.png"}, {"id": 1, "file_name": "b.png"}]))
+    assert run(images.folder, "--overwrite", "--ids", ids) == 1
+    assert "gives these images one id" in capsys.readouterr().err
 
 
 def test_min_score_leaves_out_the_worst_and_keeps_the_numbers(model, images, run, tmp_path):
