@@ -99,14 +99,16 @@ def bin_weights(
       samples: a bound on `count` that is known now, or 0 where only the values tell.
     """
     start = jnp.arange(0, bins, step, dtype=jnp.float32)[None, :]
-    size = (high - low) / bins
+    # Points round as in Detectron2, so that a mask's cell that is just half covered falls on the same side:
+    # compilers turn a division by a constant into a product, and fuse a product with the sum around it.
+    size = (high - low) / jnp.where(count > 0, jnp.float32(bins), 1.0)
+    begin = low[:, None] + jnp.maximum(start * size[:, None], 0.0)
     last = (extent - 1).astype(jnp.float32)[:, None]
     grid = jnp.arange(cells, dtype=jnp.float32)[None, None, :]
 
     def add(sample, weights):
-        # In Detectron2's order, so that points round as they do there.
         offset = (sample + 0.5) * size / jnp.maximum(count, 1.0)
-        points = low[:, None] + start * size[:, None] + offset[:, None]
+        points = begin + offset[:, None]
         inside = (points >= -1.0 - _MARGIN) & (points <= last + 1.0 + _MARGIN) & (sample < count)[:, None]
         distance = jnp.abs(jnp.clip(points, 0.0, last)[..., None] - grid)
         share = jnp.where(inside, 1.0 / jnp.maximum(count, 1.0)[:, None], 0.0)
