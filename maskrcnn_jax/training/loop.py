@@ -7,6 +7,7 @@ from pathlib import Path
 
 import jax
 import optax
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 from rich.console import Console
 
@@ -28,6 +29,7 @@ from maskrcnn_jax.training.history import History
 from maskrcnn_jax.training.interrupt import stop_request
 from maskrcnn_jax.training.log import Log
 from maskrcnn_jax.training.optimizer import averaged_params, make_optimizer
+from maskrcnn_jax.training.placement import everywhere, make_mesh, parts
 from maskrcnn_jax.training.schedule import warmup_steps_decay
 from maskrcnn_jax.training.state import TrainState
 from maskrcnn_jax.training.step import create_state, make_train_step
@@ -69,9 +71,10 @@ def train(config: ConfigDict, workdir: Path, *, console: Console | None = None) 
         if first >= config.steps:
             return run.publish(state, validation)
         records = run.read("train")
-        stream = _prefetch(run.batches(records, first))
+        mesh = make_mesh(config.batch_size)
+        state, stream = jax.device_put(state, everywhere(mesh)), _prefetch(run.batches(records, first), mesh)
         with History(workdir, first) as history, Display(run.console, first, config.steps) as display:
-            step_function = make_train_step(MaskRCNN(model_config), optimizer, display.say)
+            step_function = make_train_step(MaskRCNN(model_config), optimizer, display.say, mesh)
             log = Log(records, display, history, schedule)
             for end in run.ends(first):
                 state = run.advance(state, end, step_function, stream, log, checkpoints)
@@ -103,7 +106,11 @@ class _Run:
             return state
         state = fresh()
         count = sum(leaf.size for leaf in jax.tree.leaves(state.params))
-        self._say(f"{count / 1e6:.2f} M parameters on {jax.devices()[0].device_kind}")
+        mesh = make_mesh(self.config.batch_size)
+        devices = (
+            f"{mesh.size} x {jax.devices()[0].device_kind}" if mesh.size > 1 else jax.devices()[0].device_kind
+        )
+        self._say(f"{count / 1e6:.2f} M parameters on {devices}")
         if self.config.init_from:
             params, report = initialize_from(self.config.init_from, self.model_config, state.params)
             self._say(f"initial weights from {self.config.init_from}: {report}")
@@ -191,11 +198,11 @@ class _Run:
         self.console.print(message, highlight=False, soft_wrap=True)
 
 
-def _prefetch(stream: Iterator[Batch], size: int = 2) -> Iterator[tuple]:
-    """Batches on the device, `size` ahead, each with its image numbers and counts of cut instances."""
-    queue = deque()
+def _prefetch(stream: Iterator[Batch], mesh: Mesh, size: int = 2) -> Iterator[tuple]:
+    """Batches on the devices, `size` ahead, each with its image numbers and counts of cut instances."""
+    queue, placement = deque(), parts(mesh)
     for batch in stream:
-        queue.append((jax.device_put(batch), batch.index, batch.cut))
+        queue.append((jax.device_put(batch, placement), batch.index, batch.cut))
         if len(queue) > size:
             yield queue.popleft()
     yield from queue
