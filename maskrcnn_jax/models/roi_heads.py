@@ -286,7 +286,7 @@ def roi_mask_targets(
     small as their rounding, because Detectron2 has no margin.
     """
     covered = mask_targets(instance_map, rois.instance, layers[rois.instance], rois.boxes, size=size)
-    return (covered >= 0.5 - 2e-7).astype(jnp.float32)
+    return (covered >= 0.5 - 1e-7).astype(jnp.float32)
 
 
 def select_class(values: Array, classes: Int[Array, "R"], axis: int = 1) -> Array:

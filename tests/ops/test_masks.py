@@ -129,4 +129,31 @@ def test_equals_detectron2(form, golden, prefix):
     for size in sizes:
         soft = compiled(form, size)(instance_map, index, layer, boxes)
         np.testing.assert_allclose(soft, data[f"{prefix}soft_{size}"], atol=1e-5)
-        np.testing.assert_array_equal(soft >= 0.5 - 1e-6, data[f"{prefix}target_{size}"])
+        np.testing.assert_array_equal(soft >= 0.5 - 1e-7, data[f"{prefix}target_{size}"])
+
+
+def float32_points(low, high, size):
+    """Detectron2's sampling points of each cell along an axis, every step rounded to float32: (M, n)."""
+    low, high, size = np.float32(low) - np.float32(0.5), np.float32(high) - np.float32(0.5), np.float32(size)
+    count = np.ceil((high - low) / size)
+    start = low + np.arange(size)[:, None].astype(np.float32) * ((high - low) / size)
+    return start + (np.arange(count, dtype=np.float32) + np.float32(0.5)) * ((high - low) / size) / count
+
+
+def hat(points, cells):
+    """Float64 mean over a cell's points of the linear weights of the pixels: (M, pixels)."""
+    distance = np.clip(points, 0, cells - 1).astype(np.float64)[..., None] - np.arange(cells)
+    return np.maximum(1 - abs(distance), 0).mean(axis=1)
+
+
+@pytest.mark.parametrize("size", [14, 28])
+def test_points_round_as_float32_does(form, rng, size):
+    """Points that round otherwise move by 3e-5 pixels here: enough to carry a half covered cell across."""
+    mask = random_discs(rng, 12, 320, 400).any(axis=0)
+    corner = rng.integers(200, 290, (30, 2))
+    boxes = np.concatenate([corner, corner + rng.integers(3, 30, (30, 2))], axis=1).astype(np.float32)
+    zeros = np.zeros(30, np.int32)
+    found = compiled(form, size)(mask[None].astype(np.int32), zeros, zeros, boxes)
+    for covered, (x0, y0, x1, y1) in zip(found, boxes, strict=True):
+        rows, cols = hat(float32_points(y0, y1, size), 320), hat(float32_points(x0, x1, size), 400)
+        np.testing.assert_allclose(covered, rows @ mask @ cols.T, atol=1e-6, rtol=0)
