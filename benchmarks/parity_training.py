@@ -65,7 +65,10 @@ def gradient_rows(golden: Golden, gradients: dict) -> list[Row]:
         min(_relative(norms.get(name, np.nan), norm) for norm in both) for name, both in trainable.items()
     )
     whole = {name.removeprefix("grad/"): stored[name] for name in stored if name.startswith("grad/")}
-    apart = [np.linalg.norm(there[name] - gradient) / trainable[name][1] for name, gradient in whole.items()]
+    apart = [
+        np.linalg.norm(there[name] - gradient) / max(trainable[name][1], 1e-12)  # 0 behind a dead ReLU.
+        for name, gradient in whole.items()
+    ]
     frozen = [norm for name, norm in norms.items() if name not in trainable]
 
     def row(what, difference, allowed):

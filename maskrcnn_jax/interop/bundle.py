@@ -74,6 +74,8 @@ def save_bundle(folder: str | os.PathLike, config: MaskRCNNConfig, params: Tree)
             "config": config.to_dict(),
         }
         (new / CONFIG_FILE).write_text(json.dumps(header, indent=2) + "\n")
+        # safetensors writes for the owner alone; a bundle is to be handed on.
+        (new / WEIGHTS_FILE).chmod((new / CONFIG_FILE).stat().st_mode)
         _swap(new, folder)
 
 

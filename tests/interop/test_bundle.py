@@ -64,6 +64,11 @@ def test_any_float32_comes_back(tmp_path, config, params):
     assert_same(load_bundle(tmp_path / "b")[1], params)
 
 
+def test_whoever_may_read_the_config_may_read_the_weights(saved):
+    modes = {path.stat().st_mode for path in saved.iterdir()}
+    assert len(modes) == 1
+
+
 def test_saving_again_replaces_and_leaves_nothing_behind(saved, config, params):
     params["rpn"]["conv"]["bias"] = np.ones(4, np.float32)
     save_bundle(saved, config, params)
