@@ -136,8 +136,8 @@ def test_small_gradients_are_not_clipped():
         run(make_optimizer(LEARNING, constant(0.1), clip_norm=norm), params, [one_layer([0.3])])[0]
         for norm in (0.0, 10.0)
     )
-    np.testing.assert_array_equal(
-        flatten(plain[0])["rpn/conv/kernel"], flatten(clipped[0])["rpn/conv/kernel"]
+    np.testing.assert_allclose(
+        flatten(plain[0])["rpn/conv/kernel"], flatten(clipped[0])["rpn/conv/kernel"], rtol=1e-6
     )
 
 
@@ -172,7 +172,10 @@ def test_averaging_does_not_change_the_updates(rng):
         for ema in (0.0, 0.9)
     )
     for a, b in zip(plain, averaged, strict=True):
-        np.testing.assert_array_equal(flatten(a)["rpn/conv/kernel"], flatten(b)["rpn/conv/kernel"])
+        # Two programs, whose multiply-adds a compiler may fuse differently.
+        np.testing.assert_allclose(
+            flatten(a)["rpn/conv/kernel"], flatten(b)["rpn/conv/kernel"], rtol=1e-6, atol=1e-7
+        )
 
 
 def test_without_an_average_the_parameters_are_given():
