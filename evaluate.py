@@ -5,8 +5,8 @@ python evaluate.py --config configs/NAME.py (--workdir DIR | --bundle DIR | --re
     [--config.FIELD=VALUE ...]
 
 --results takes a COCO results JSON, or a folder with a label image for each image of the data set that the
-config describes, called as the image or as StarDist and Cellpose call it: X.tif, X_masks.tif, X_cp_masks.png. All images of
-DATA are scored with --config.data.path= --config.data.validation_path=DATA.
+config describes, called as the image or as StarDist and Cellpose call it: X.tif, X_masks.tif, X_cp_masks.png.
+All images of DATA are scored with --config.data.path= --config.data.validation_path=DATA.
 """
 
 from pathlib import Path
