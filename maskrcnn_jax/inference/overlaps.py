@@ -10,6 +10,9 @@ from jaxtyping import Bool, Int
 
 from maskrcnn_jax.rle import RLE, crop_of_rle, rle_of_crop
 
+# A slide's hundred thousand rectangles have tens of millions of candidates: so many rectangles at a time.
+_CHUNK = 2048
+
 
 class Crops(NamedTuple):
     """N masks without their surroundings.
@@ -37,17 +40,21 @@ def crops_of(masks: Sequence[RLE]) -> Crops:
 
 def overlapping(rectangles: Int[np.ndarray, "N 4"]) -> Int[np.ndarray, "P 2"]:
     """All pairs n < m of rectangles (as in `Crops`) that have pixels in common."""
-    top, left, bottom, right = np.asarray(rectangles).T
-    order = np.argsort(left, kind="stable")
+    rectangles = np.asarray(rectangles, np.int64)
+    order = np.argsort(rectangles[:, 1], kind="stable")
+    top, left, bottom, right = rectangles[order].T
     # In the order of their left sides, those that start before another ends are its next neighbours.
-    last = np.searchsorted(left[order], right[order], side="left")
-    counts = np.maximum(last - np.arange(len(order)) - 1, 0)
-    first = np.repeat(np.arange(len(order)), counts)
-    second = first + 1 + np.arange(len(first)) - np.repeat(np.cumsum(counts) - counts, counts)
-    a, b = order[first], order[second]
-    shared = np.minimum(bottom[a], bottom[b]) > np.maximum(top[a], top[b])
-    shared &= np.minimum(right[a], right[b]) > np.maximum(left[a], left[b])
-    return np.sort(np.stack([a[shared], b[shared]], axis=1), axis=1)
+    last = np.searchsorted(left, right, side="left")
+    found = [np.zeros((0, 2), np.int64)]
+    for start in range(0, len(order), _CHUNK):
+        here = np.arange(start, min(start + _CHUNK, len(order)))
+        counts = np.maximum(last[here] - here - 1, 0)
+        a = np.repeat(here, counts)
+        b = a + 1 + np.arange(len(a)) - np.repeat(np.cumsum(counts) - counts, counts)
+        shared = np.minimum(bottom[a], bottom[b]) > np.maximum(top[a], top[b])
+        shared &= np.minimum(right[a], right[b]) > np.maximum(left[a], left[b])
+        found.append(order[np.stack([a[shared], b[shared]], axis=1)])
+    return np.sort(np.concatenate(found), axis=1)
 
 
 def shared_pixels(crops: Crops, pairs: Int[np.ndarray, "P 2"]) -> Int[np.ndarray, "P"]:

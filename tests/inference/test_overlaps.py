@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as coco
 
+from maskrcnn_jax.inference import overlaps
 from maskrcnn_jax.inference.overlaps import crops_of, cut, overlapping, shared_pixels, vote
 
 
@@ -50,6 +51,17 @@ def test_pairs_are_those_with_common_area(seed):
             if (high > low).all():
                 expected.append([n, m])
     assert sorted(overlapping(rectangles).tolist()) == expected
+
+
+def test_chunks_change_nothing(monkeypatch, rng):
+    corners = rng.integers(0, 100, (300, 2))
+    rectangles = np.concatenate([corners, corners + rng.integers(0, 12, (300, 2))], axis=1)
+    at_once = overlapping(rectangles)
+    assert len(at_once) > 300
+    for chunk in (1, 7, 299, 300):
+        monkeypatch.setattr(overlaps, "_CHUNK", chunk)
+        np.testing.assert_array_equal(overlapping(rectangles), at_once)
+    assert overlapping(np.zeros((0, 4), np.int64)).shape == (0, 2)
 
 
 def test_cut_keeps_what_lies_in_the_window(rng):
