@@ -4,7 +4,7 @@ import math
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding, SingleDeviceSharding
 
 DATA = "data"  # the axis along which a batch is cut
 
@@ -19,11 +19,16 @@ def make_mesh(batch_size: int) -> Mesh:
     return Mesh(np.array(devices[:count]), (DATA,))
 
 
-def everywhere(mesh: Mesh) -> NamedSharding:
+def everywhere(mesh: Mesh) -> Sharding:
     """A copy on each device: the state."""
-    return NamedSharding(mesh, PartitionSpec())
+    return _laid_out(mesh, PartitionSpec())
 
 
-def parts(mesh: Mesh) -> NamedSharding:
+def parts(mesh: Mesh) -> Sharding:
     """An equal part of the first axis on each device: a batch."""
-    return NamedSharding(mesh, PartitionSpec(DATA))
+    return _laid_out(mesh, PartitionSpec(DATA))
+
+
+def _laid_out(mesh: Mesh, spec: PartitionSpec) -> Sharding:
+    # For JAX an array on a mesh of one device has another type than one that is simply there.
+    return NamedSharding(mesh, spec) if mesh.size > 1 else SingleDeviceSharding(mesh.devices.item())
