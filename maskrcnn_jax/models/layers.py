@@ -11,6 +11,7 @@ from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from maskrcnn_jax.config import Norm
+from maskrcnn_jax.ops.convolution import convolve
 
 _EPSILON = 1e-5
 
@@ -90,14 +91,7 @@ class Conv(nn.Module):
         else:
             if extent is not None:
                 x = jnp.where(inside(extent, *x.shape[1:3]), x, jnp.zeros((), x.dtype))
-            reach = self.kernel // 2
-            x = jax.lax.conv_general_dilated(
-                x,
-                kernel,
-                (self.stride, self.stride),
-                [(reach, reach)] * 2,
-                dimension_numbers=("NHWC", "HWIO", "NHWC"),
-            )
+            x = convolve(x, kernel, self.stride)
         if self.norm == "frozen_bn":
             return FrozenBatchNorm(name="norm")(x)
         if self.norm == "group":
