@@ -1,7 +1,8 @@
 """Images/s of this package beside PyTorch on the same work, run in turns: training steps and prediction.
 
     python benchmarks/throughput.py [--cases c4-train,c4-predict,fpn-train,...] [--rounds 10]
-        [--torch PYTHON] [--batch 1] [--dtype float32] [--side 800] [--ground_truths 150] [--out FILE.json]
+        [--torch PYTHON] [--batch 1] [--dtype float32] [--side 800] [--ground_truths 150] [--channels_last]
+        [--out FILE.json]
 
 Each case starts one process of ours and one of the peer (torchvision, under the Python that --torch names;
 `none` leaves it out). Both warm up, then run in turns, so that a noisy machine treats them alike. The table
@@ -68,6 +69,7 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=800)
     parser.add_argument("--ground_truths", type=int, default=150)
     parser.add_argument("--rois", type=int, default=512)
+    parser.add_argument("--channels_last", action="store_true", help="torch's layout on a CPU")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     rows = []
@@ -81,6 +83,7 @@ def main() -> None:
             arguments.ground_truths,
             arguments.dtype,
             arguments.rois,
+            arguments.channels_last,
         )
         rows.append(measure(case, arguments.torch, arguments.rounds))
         print(json.dumps(rows[-1]), file=sys.stderr, flush=True)

@@ -32,7 +32,8 @@ class Case:
       batch: images a step or call.
       ground_truths: instances an image.
       dtype: of convolutions and matrix products; bfloat16 is autocast for torch.
-      rois: sampled in training, and the proposals in prediction are twice as many less 24.
+      rois: sampled in training; prediction has 1,000 proposals.
+      channels_last: torch's layout of images and kernels on a CPU; on a GPU it always is.
     """
 
     model: str
@@ -42,6 +43,7 @@ class Case:
     ground_truths: int = 150
     dtype: str = "float32"
     rois: int = ROIS
+    channels_last: bool = False
 
     @property
     def pre_nms(self) -> tuple[int, int]:

@@ -109,7 +109,7 @@ class TorchContender:
         self._cuda = torch.cuda.is_available()
         self._device = torch.device("cuda" if self._cuda else "cpu")
         self._model = tame(make_model(case)).to(self._device).train(case.task == "train")
-        if self._cuda:
+        if self._cuda or case.channels_last:
             self._model = self._model.to(memory_format=torch.channels_last)
         trainable = [p for p in self._model.parameters() if p.requires_grad]
         self._optimizer = torch.optim.SGD(trainable, 1e-4, momentum=0.9, weight_decay=1e-4)
