@@ -45,7 +45,8 @@ def losses(out: Path, runs: list[Path], *, window: int = 5) -> None:
     axes = figure.subplots(2, 3, sharex=True)
     for axis, (name, title) in zip(axes.flat, LOSSES.items(), strict=True):
         for run in runs:
-            rows = [json.loads(line) for line in (run / "history.jsonl").read_text().splitlines()]
+            lines = (run / "history.jsonl").read_text().splitlines()
+            rows = [row for row in map(json.loads, lines) if name in row]  # evaluations have none
             values = np.array([row[name] for row in rows])
             smooth = np.convolve(values, np.ones(window) / window, mode="valid")
             line = axis.plot([row["step"] for row in rows], values, linewidth=0.5, alpha=0.35)[0]
