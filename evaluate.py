@@ -13,7 +13,7 @@ from pathlib import Path
 
 from absl import flags
 
-from maskrcnn_jax import doors
+from maskrcnn_jax.commands import doors
 
 _CONFIG = doors.config_flag()
 _WORKDIR = flags.DEFINE_string("workdir", None, "A run of train.py: its bundle, or its latest checkpoint.")
@@ -63,8 +63,8 @@ def evaluate_model(bundle: Path) -> None:
     from rich.console import Console
 
     from maskrcnn_jax.data.datasets import categories
-    from maskrcnn_jax.inference.predictor import Predictor
-    from maskrcnn_jax.inference.report import write_evaluation, write_predictions
+    from maskrcnn_jax.outputs.report import write_evaluation, write_predictions
+    from maskrcnn_jax.prediction.predictor import Predictor
     from maskrcnn_jax.training.display import counter
     from maskrcnn_jax.training.trained import load_trained
 
@@ -101,8 +101,8 @@ def score_results(source: Path) -> None:
     from maskrcnn_jax.data.datasets import categories
     from maskrcnn_jax.evaluation.coco import to_coco, without_classes
     from maskrcnn_jax.evaluation.evaluator import score
-    from maskrcnn_jax.inference.foreign_results import read_results
-    from maskrcnn_jax.inference.report import write_report
+    from maskrcnn_jax.evaluation.foreign_results import read_results
+    from maskrcnn_jax.outputs.report import write_report
 
     config, console = _CONFIG.value, Console()
     records = _records(console)

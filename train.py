@@ -7,7 +7,7 @@ from pathlib import Path
 
 from absl import flags
 
-from maskrcnn_jax import doors
+from maskrcnn_jax.commands import doors
 
 _CONFIG = doors.config_flag("configs/synthetic_tiny.py")
 _WORKDIR = flags.DEFINE_string(

@@ -14,11 +14,11 @@ from pathlib import Path
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from maskrcnn_jax.data.entries import read_records
-from maskrcnn_jax.data.readers import list_entries
+from maskrcnn_jax.data.readers.formats import list_entries
 from maskrcnn_jax.evaluation.evaluator import evaluate
-from maskrcnn_jax.inference.augmented import Augmented
-from maskrcnn_jax.inference.predictor import Predictor
 from maskrcnn_jax.interop.bundle import load_bundle
+from maskrcnn_jax.prediction.predictor import Predictor
+from maskrcnn_jax.prediction.test_time import Augmented
 
 METRICS = ("segm/AP50@2000", "segm/AP@2000", "segm/AP75@2000", "nuclei/AJI", "nuclei/PQ", "nuclei/F1@0.5")
 

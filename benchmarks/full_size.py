@@ -20,13 +20,13 @@ import jax
 
 from maskrcnn_jax.config import MaskRCNNConfig
 from maskrcnn_jax.data.entries import read_records
-from maskrcnn_jax.data.images import read_image
 from maskrcnn_jax.data.pipeline import batches
-from maskrcnn_jax.data.readers import list_entries
+from maskrcnn_jax.data.readers.formats import list_entries
 from maskrcnn_jax.data.synthetic import draw_records
-from maskrcnn_jax.inference.predictor import Predictor
+from maskrcnn_jax.images.decoding import read_image
 from maskrcnn_jax.interop.initialize import initialize_from
 from maskrcnn_jax.models.mask_rcnn import MaskRCNN, init_params
+from maskrcnn_jax.prediction.predictor import Predictor
 from maskrcnn_jax.training.optimizer import make_optimizer
 from maskrcnn_jax.training.schedule import warmup_steps_decay
 from maskrcnn_jax.training.step import create_state, make_train_step

@@ -33,7 +33,7 @@ from scipy import ndimage
 from maskrcnn_jax.data.augment import compose
 from maskrcnn_jax.data.entries import read_records
 from maskrcnn_jax.data.pipeline import _keep_visible, batches
-from maskrcnn_jax.data.readers import list_entries
+from maskrcnn_jax.data.readers.formats import list_entries
 from maskrcnn_jax.data.records import Record
 from maskrcnn_jax.data.synthetic import draw_records
 

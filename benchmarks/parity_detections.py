@@ -6,8 +6,8 @@ from parity_goldens import Golden, Row, largest, pair
 from parity_stages import own_features, stage_outputs
 from pycocotools import mask as coco
 
-from maskrcnn_jax.inference.predictor import Predictor, to_result
-from maskrcnn_jax.rle import RLE
+from maskrcnn_jax.masks.rle import RLE
+from maskrcnn_jax.prediction.predictor import Predictor, to_result
 from maskrcnn_jax.structures import Detections, Result
 
 _BOX, _SCORE, _MASK = 0.02, 5e-4, 1e-3

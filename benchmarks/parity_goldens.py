@@ -12,8 +12,8 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from maskrcnn_jax.config import MaskRCNNConfig
-from maskrcnn_jax.inference.resize import resize_shortest_edge
 from maskrcnn_jax.interop import detectron2
+from maskrcnn_jax.prediction.resize import resize_shortest_edge
 
 # Stages of which the README's table has no line, and the one whose line they borrow.
 _BORROWED = {

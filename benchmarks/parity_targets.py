@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from parity_goldens import Golden, Row, as_batch, extents, largest, pair
 
-from maskrcnn_jax.models import roi_heads, rpn
+from maskrcnn_jax.models import roi_training, rpn
 from maskrcnn_jax.ops.boxes import encode, pairwise_iou
 from maskrcnn_jax.ops.masks import mask_targets
 from maskrcnn_jax.ops.matching import match
@@ -116,7 +116,7 @@ def _roi_targets(config, train, batch, given):
     everyone = jnp.ones(len(train["proposal_boxes"]), bool)
     proposals = Proposals(train["proposal_boxes"], train["proposal_logits"], everyone)
     sample = functools.partial(
-        roi_heads.sample_rois, config, proposals, boxes, classes, valid, jax.random.key(0)
+        roi_training.sample_rois, config, proposals, boxes, classes, valid, jax.random.key(0)
     )
     rois, drawn = sample(given), sample()
     overlaps = pairwise_iou(boxes, jnp.concatenate([proposals.boxes, boxes]))
@@ -134,7 +134,7 @@ def _roi_targets(config, train, batch, given):
         "mask_targets_soft": mask_targets(
             instance_map, front.instance, layers[front.instance], front.boxes, size=side
         ),
-        "mask_targets": roi_heads.roi_mask_targets(instance_map, layers, front, size=side),
+        "mask_targets": roi_training.roi_mask_targets(instance_map, layers, front, size=side),
         "foreground_rois": drawn.positive.sum(),
         "background_rois": (drawn.valid & ~drawn.positive).sum(),
     }

@@ -18,9 +18,9 @@ import jax.numpy as jnp
 from throughput_case import Case
 from throughput_jax import make_batch, make_config, tame
 
-from maskrcnn_jax.models import roi_heads, rpn
+from maskrcnn_jax.models import heads, roi_training, rpn
+from maskrcnn_jax.models.heads import Features
 from maskrcnn_jax.models.mask_rcnn import MaskRCNN, init_params
-from maskrcnn_jax.models.roi_heads import Features
 from maskrcnn_jax.structures import Proposals
 from maskrcnn_jax.training.optimizer import make_optimizer
 from maskrcnn_jax.training.schedule import warmup_steps_decay
@@ -127,7 +127,7 @@ class Stages:
 
         def draw(proposals):
             def one(*inputs):
-                return roi_heads.sample_rois(self.config, *inputs)
+                return roi_training.sample_rois(self.config, *inputs)
 
             return jax.vmap(one)(proposals, batch.boxes, batch.classes, batch.valid, keys)
 
@@ -138,7 +138,7 @@ class Stages:
         foreground = jax.tree.map(lambda x: x[:, :most], rois)
 
         def targets(foreground):
-            one = lambda *x: roi_heads.roi_mask_targets(*x, size=self.config.mask_size)  # noqa: E731
+            one = lambda *x: roi_training.roi_mask_targets(*x, size=self.config.mask_size)  # noqa: E731
             return jax.vmap(one)(batch.instance_map, batch.layers, foreground)
 
         profile.stage("mask targets", targets, foreground)
@@ -172,7 +172,7 @@ class Stages:
                 Features(levels, features.extents),
             )
         else:
-            run = lambda levels: roi_heads.pool(  # noqa: E731
+            run = lambda levels: heads.pool(  # noqa: E731
                 Features(levels, features.extents), boxes, self.config.levels, roi.bins, roi.sampling, step=2
             )
         profile.stage("RoIAlign alone", run, features.levels, gradient=gradient)

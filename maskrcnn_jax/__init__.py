@@ -12,11 +12,14 @@ _PUBLIC = {
     "Result": "structures",
     "MaskRCNN": "models.mask_rcnn",
     "MaskRCNNConfig": "config",
-    "Predictor": "inference.predictor",
+    "Predictor": "prediction.predictor",
     "load_bundle": "interop.bundle",
     "save_bundle": "interop.bundle",
 }
-_ROOMS = ("data", "evaluation", "inference", "interop", "models", "ops", "training")
+_ROOMS = (
+    *("commands", "data", "evaluation", "images", "interop", "masks"),
+    *("models", "ops", "outputs", "prediction", "training"),
+)
 
 __all__ = sorted(_PUBLIC)
 __version__ = "0.1.0"

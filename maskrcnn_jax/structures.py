@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from maskrcnn_jax.rle import crop_of_rle
+from maskrcnn_jax.masks.rle import crop_of_rle
 
 if TYPE_CHECKING:  # `data` and `evaluation` import this file and must not pull in JAX.
     from jax import Array
@@ -62,7 +62,7 @@ class Proposals(NamedTuple):
 class Detections(NamedTuple):
     """What the model finds: best first, padded at the end (score 0, box 0, `valid` False).
 
-    `masks` are probabilities over each detection's box, M x M cells; `inference.paste` puts them
+    `masks` are probabilities over each detection's box, M x M cells; `masks.pasting` puts them
     into the image.
     """
 

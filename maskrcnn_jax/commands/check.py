@@ -15,8 +15,8 @@ from maskrcnn_jax.config import MaskRCNNConfig
 from maskrcnn_jax.data.anchor_fit import anchor_grids
 from maskrcnn_jax.data.check import survey
 from maskrcnn_jax.data.check_report import fault_lines, summary_lines, write_histograms
-from maskrcnn_jax.data.readers import FORMATS, list_entries
-from maskrcnn_jax.inference.writers import atomic
+from maskrcnn_jax.data.readers.formats import FORMATS, list_entries
+from maskrcnn_jax.outputs.writers import atomic
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:  # What is slow to import is imported where it is used.
     from rich.console import Console
 
-    from maskrcnn_jax.inference.inputs import Ids
-    from maskrcnn_jax.inference.jobs import Worker
-    from maskrcnn_jax.inference.journal import Job, Journal
-    from maskrcnn_jax.inference.outputs import Outputs
+    from maskrcnn_jax.images.inputs import Ids
+    from maskrcnn_jax.outputs.folder import Outputs
+    from maskrcnn_jax.prediction.jobs import Worker
+    from maskrcnn_jax.prediction.journal import Job, Journal
 
 FORMATS = ("coco", "labels", "geojson", "csv", "overlay")
 MIN_SCORE = 0.5
@@ -78,13 +78,13 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
       ValueError, OSError: nothing can be done at all; the message says why.
     """
-    from maskrcnn_jax.inference.augmented import Augmented
-    from maskrcnn_jax.inference.inputs import find_images, read_ids
-    from maskrcnn_jax.inference.jobs import Worker
-    from maskrcnn_jax.inference.journal import Journal
-    from maskrcnn_jax.inference.outputs import Outputs
-    from maskrcnn_jax.inference.predictor import Predictor
+    from maskrcnn_jax.images.inputs import find_images, read_ids
     from maskrcnn_jax.interop.bundle import load_bundle
+    from maskrcnn_jax.outputs.folder import Outputs
+    from maskrcnn_jax.prediction.jobs import Worker
+    from maskrcnn_jax.prediction.journal import Journal
+    from maskrcnn_jax.prediction.predictor import Predictor
+    from maskrcnn_jax.prediction.test_time import Augmented
 
     images, faults = find_images(arguments.paths)
     if not images:
@@ -124,8 +124,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _jobs(images: Sequence[Path], ids: Ids | None) -> list[Job]:
-    from maskrcnn_jax.inference.inputs import unique_names
-    from maskrcnn_jax.inference.journal import Job
+    from maskrcnn_jax.images.inputs import unique_names
+    from maskrcnn_jax.prediction.journal import Job
 
     names, numbers, file_names = unique_names(images), _image_ids(images, ids), _file_names(images)
     return [Job(*fields) for fields in zip(images, names, numbers, file_names, strict=True)]
@@ -152,7 +152,7 @@ def _do_all(
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from maskrcnn_jax.inference.jobs import FAILURES, fault
+    from maskrcnn_jax.prediction.jobs import FAILURES, fault
 
     console = Console(stderr=True)
     columns = TextColumn("{task.description}"), BarColumn(24), MofNCompleteColumn(), TimeRemainingColumn()

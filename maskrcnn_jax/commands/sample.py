@@ -71,7 +71,7 @@ def _write_slide(path: Path, size: int, seed: int) -> None:
     from PIL import Image
 
     from maskrcnn_jax.data.synthetic import draw_records
-    from maskrcnn_jax.inference.writers import atomic
+    from maskrcnn_jax.outputs.writers import atomic
 
     tissue = max(size * 2 // 3, 1)
     (record,) = draw_records(1, seed=seed, size=tissue, nuclei=_nuclei(tissue))

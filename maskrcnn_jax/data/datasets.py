@@ -12,10 +12,10 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from maskrcnn_jax.data.entries import Entry, Listing, Reading, read_records
-from maskrcnn_jax.data.images import read_image
-from maskrcnn_jax.data.readers import FORMATS, list_entries
+from maskrcnn_jax.data.readers.formats import FORMATS, list_entries
 from maskrcnn_jax.data.records import DataError, Record, encode_layers
 from maskrcnn_jax.data.synthetic import draw_records
+from maskrcnn_jax.images.decoding import read_image
 
 Progress = Callable[[int, int], None]
 

@@ -11,7 +11,7 @@ import numpy as np
 from pycocotools import mask as rle
 
 from maskrcnn_jax.evaluation.matching import Kind, Row, match
-from maskrcnn_jax.rle import rles_of_labels
+from maskrcnn_jax.masks.rle import rles_of_labels
 from maskrcnn_jax.structures import Result
 
 if TYPE_CHECKING:

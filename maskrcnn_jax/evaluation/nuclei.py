@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from pycocotools import mask as coco
 from scipy.optimize import linear_sum_assignment
 
-from maskrcnn_jax.rle import RLE, rles_of_labels
+from maskrcnn_jax.masks.rle import RLE, rles_of_labels
 
 F1_THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)
 Instances = Int[np.ndarray, "H W"] | Sequence[RLE]

@@ -11,7 +11,7 @@ from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from maskrcnn_jax.config import Norm
-from maskrcnn_jax.ops.convolution import convolve
+from maskrcnn_jax.models.convolution import convolve
 
 _EPSILON = 1e-5
 

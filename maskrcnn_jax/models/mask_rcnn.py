@@ -10,12 +10,12 @@ from flax import traverse_util
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt8
 
 from maskrcnn_jax.config import MaskRCNNConfig
-from maskrcnn_jax.models import roi_heads, rpn
+from maskrcnn_jax.models import detections, roi_training, rpn
 from maskrcnn_jax.models.chunks import map_valid
 from maskrcnn_jax.models.fpn import FPN
+from maskrcnn_jax.models.heads import C4Heads, Features, FPNHeads, select_class
 from maskrcnn_jax.models.layers import Fill, inside
 from maskrcnn_jax.models.resnet import ResNet
-from maskrcnn_jax.models.roi_heads import C4Heads, Features, FPNHeads
 from maskrcnn_jax.ops.sampling import Sample
 from maskrcnn_jax.structures import Batch, Detections, Proposals
 
@@ -125,7 +125,7 @@ class MaskRCNN(nn.Module):
 
         logits, deltas = map_valid(predict, (proposals.boxes,), _most(proposals.valid), chunk=_CHUNK)
         one = functools.partial(
-            roi_heads.select_detections, self.config.detection, self.config.roi.box_weights
+            detections.select_detections, self.config.detection, self.config.roi.box_weights
         )
         return jax.vmap(one)(logits, deltas, proposals, sizes)
 
@@ -141,7 +141,7 @@ class MaskRCNN(nn.Module):
 
         def predict(boxes, classes):
             logits = heads.apply(params, features, boxes, method="masks")
-            chosen = roi_heads.select_class(logits, classes.reshape(-1), axis=-1)
+            chosen = select_class(logits, classes.reshape(-1), axis=-1)
             return (jax.nn.sigmoid(chosen).reshape(*classes.shape, *chosen.shape[1:]),)
 
         return map_valid(predict, (boxes, classes), _most(valid), chunk=_CHUNK)[0]
@@ -166,7 +166,7 @@ class MaskRCNN(nn.Module):
 
     def _roi_losses(self, features, proposals, batch, key, fixed):
         keys = jax.random.split(key, len(batch.index))
-        one = functools.partial(roi_heads.sample_rois, self.config)
+        one = functools.partial(roi_training.sample_rois, self.config)
         rois = jax.vmap(one)(proposals, batch.boxes, batch.classes, batch.valid, keys, fixed, batch.crowd)
         matched = jnp.take_along_axis(batch.boxes, rois.instance[..., None], axis=1)
         logits, deltas, shared = self.roi_heads.boxes(features, rois.boxes)
@@ -174,17 +174,17 @@ class MaskRCNN(nn.Module):
         def flat(x):
             return x.reshape(-1, *x.shape[2:])
 
-        losses = roi_heads.box_losses(self.config, logits, deltas, jax.tree.map(flat, rois), flat(matched))
+        losses = roi_training.box_losses(self.config, logits, deltas, jax.tree.map(flat, rois), flat(matched))
         # Foreground comes first, so that the mask branch needs only this many rows.
         most = int(self.config.roi.samples * self.config.roi.positive_fraction)
         foreground = jax.tree.map(lambda x: x[:, :most], rois)
         if shared is not None:
             shared = flat(shared.reshape(*rois.valid.shape, *shared.shape[1:])[:, :most])
-        targets = functools.partial(roi_heads.roi_mask_targets, size=self.config.mask_size)
+        targets = functools.partial(roi_training.roi_mask_targets, size=self.config.mask_size)
         targets = jax.vmap(targets)(batch.instance_map, batch.layers, foreground)
         masks = self.roi_heads.masks(features, foreground.boxes, shared)
         foreground = jax.tree.map(flat, foreground)
-        loss = roi_heads.mask_loss(masks, foreground.classes, flat(targets), foreground.positive)
+        loss = roi_training.mask_loss(masks, foreground.classes, flat(targets), foreground.positive)
         return losses | {"loss_mask": loss}
 
 

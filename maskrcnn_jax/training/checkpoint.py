@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
-from maskrcnn_jax.inference.writers import write_json
+from maskrcnn_jax.outputs.writers import write_json
 from maskrcnn_jax.training.state import TrainState
 
 _FREE = ("detection", "test_resize")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from maskrcnn_jax.inference.writers import atomic
+from maskrcnn_jax.outputs.writers import atomic
 
 
 class History:

@@ -17,11 +17,11 @@ from maskrcnn_jax.data.pipeline import batches
 from maskrcnn_jax.data.records import Record
 from maskrcnn_jax.evaluation.evaluator import Evaluation
 from maskrcnn_jax.evaluation.tables import table
-from maskrcnn_jax.inference.predictor import Predictor
-from maskrcnn_jax.inference.report import write_evaluation
 from maskrcnn_jax.interop.bundle import save_bundle
 from maskrcnn_jax.interop.initialize import initialize_from
 from maskrcnn_jax.models.mask_rcnn import MaskRCNN, init_params
+from maskrcnn_jax.outputs.report import write_evaluation
+from maskrcnn_jax.prediction.predictor import Predictor
 from maskrcnn_jax.structures import Batch
 from maskrcnn_jax.training.checkpoint import Checkpoints
 from maskrcnn_jax.training.display import Display, counter

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from maskrcnn_jax.cli import main
+from maskrcnn_jax.commands.cli import main
 from maskrcnn_jax.config import MaskRCNNConfig
 from maskrcnn_jax.data.anchor_fit import anchor_grids
 from maskrcnn_jax.data.check import survey
-from maskrcnn_jax.data.readers import list_entries
+from maskrcnn_jax.data.readers.formats import list_entries
 
 SIZE = (40, 50)
 

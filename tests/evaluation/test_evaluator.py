@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from maskrcnn_jax.evaluation.evaluator import evaluate, score
-from maskrcnn_jax.rle import rles_of_labels
+from maskrcnn_jax.masks.rle import rles_of_labels
 from maskrcnn_jax.structures import Result
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pycocotools import mask as coco
 
 from maskrcnn_jax.evaluation.nuclei import F1_THRESHOLDS, averages, summarize, tally, tally_results
-from maskrcnn_jax.rle import rle_of_crop, rles_of_labels
+from maskrcnn_jax.masks.rle import rle_of_crop, rles_of_labels
 
 
 def metrics_of(truth, found):

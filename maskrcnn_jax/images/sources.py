@@ -1,0 +1,226 @@
+"""Images that are read window by window: arrays, image files, tiled TIFF and whole slides.
+
+A window of a large file costs the file's own tiles that it touches; no more is ever decoded.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import tifffile
+from jaxtyping import Shaped, UInt8
+from PIL import Image
+
+from maskrcnn_jax.data.records import DataError, Fault
+from maskrcnn_jax.images.decoding import UNREADABLE, read_image, unreadable
+from maskrcnn_jax.images.pixels import as_rgb, fault_of
+
+SLIDE_SUFFIXES = (".svs", ".ndpi", ".mrxs", ".scn", ".vms", ".vmu", ".svslide", ".bif", ".czi", ".dcm")
+_TIFF_SUFFIXES = (".tif", ".tiff", ".btf")
+# Images up to this many pixels (48 MiB as RGB) are decoded whole: that needs no further package.
+_DECODED_WHOLE = 1 << 24
+_CHANNEL_AXIS = {"YX": None, "YXS": 2, "SYX": 0, "CYX": 0}
+_PLAIN_COLOUR = (tifffile.PHOTOMETRIC.MINISBLACK, tifffile.PHOTOMETRIC.RGB, tifffile.PHOTOMETRIC.YCBCR)
+
+
+class ImageSource:
+    """An image that is read in windows; a context manager, which closes its file.
+
+    Attributes:
+      size: height and width in pixels.
+      fingerprint: tells this image from others; for a file it depends on its content, not its place.
+    """
+
+    size: tuple[int, int]
+    fingerprint: str
+
+    def read(self, top: int, left: int, height: int, width: int) -> UInt8[np.ndarray, "h w 3"]:
+        """The pixels of a window as RGB.
+
+        Raises:
+          ValueError: the window has no pixels or leaves the image.
+          DataError: the file is damaged there.
+        """
+        inside = 0 <= top < top + height <= self.size[0] and 0 <= left < left + width <= self.size[1]
+        if not inside:
+            raise ValueError(
+                f"rows {top}:{top + height}, columns {left}:{left + width} are not inside an image of "
+                f"{self.size[0]} x {self.size[1]} pixels"
+            )
+        return self._read(top, left, height, width)
+
+    def close(self) -> None:
+        """Closes the file, if there is one."""
+
+    def __enter__(self) -> ImageSource:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _read(self, top: int, left: int, height: int, width: int) -> UInt8[np.ndarray, "h w 3"]:
+        raise NotImplementedError
+
+
+def open_source(image: str | os.PathLike[str] | Shaped[np.ndarray, "H W *C"]) -> ImageSource:
+    """Opens whatever holds an image; of a pyramid, its finest level.
+
+    Args:
+      image: an array as `Predictor` takes it (also memory-mapped), or a file: PNG, JPEG, BMP, TIFF, or
+        a slide in a format of OpenSlide.
+
+    Raises:
+      ValueError: the array is no image.
+      DataError: names the file that cannot be read and says why, or which package it needs.
+    """
+    if isinstance(image, str | os.PathLike):
+        path = Path(image)
+        with _faults_of(path):
+            if path.suffix.lower() in SLIDE_SUFFIXES:
+                return _SlideSource(path)
+            if path.suffix.lower() in _TIFF_SUFFIXES and _is_large(path):
+                return _TiffSource(path)
+        return _ArraySource(read_image(path), _file_fingerprint(path))
+    if fault := fault_of(image):
+        raise ValueError(f"this image cannot be read: {fault}")
+    return _ArraySource(image)
+
+
+class _ArraySource(ImageSource):
+    def __init__(self, pixels: Shaped[np.ndarray, "H W *C"], fingerprint: str | None = None):
+        self.size = tuple(pixels.shape[:2])
+        self._pixels = pixels
+        self._fingerprint = fingerprint
+
+    @property
+    def fingerprint(self) -> str:
+        """Hashed on demand, row by row: the array may be mapped from a file larger than memory."""
+        if self._fingerprint is None:
+            digest = hashlib.sha256(f"{self._pixels.dtype} {self._pixels.shape}".encode())
+            for row in self._pixels:
+                digest.update(np.ascontiguousarray(row).data)
+            self._fingerprint = digest.hexdigest()
+        return self._fingerprint
+
+    def _read(self, top: int, left: int, height: int, width: int) -> UInt8[np.ndarray, "h w 3"]:
+        return as_rgb(np.asarray(self._pixels[top : top + height, left : left + width]))
+
+
+class _TiffSource(ImageSource):
+    """The finest level of a TIFF, through Zarr, which decodes only the file's tiles that a window touches."""
+
+    def __init__(self, path: Path):
+        try:
+            import zarr
+        except ImportError as error:
+            raise _missing(path, "zarr") from error
+        with contextlib.ExitStack() as stack:
+            series = stack.enter_context(tifffile.TiffFile(path)).series[0]
+            page = series.keyframe
+            _require_plain(path, series, page)
+            # What a file leaves out, as scanners do with empty glass, is white if it has colours.
+            blank = 0 if page.photometric == tifffile.PHOTOMETRIC.MINISBLACK else np.iinfo(page.dtype).max
+            store = stack.enter_context(series.aszarr(level=0, fillvalue=blank))
+            self._pixels = zarr.open_array(store, mode="r")
+            self._open = stack.pop_all()
+        self._planes_first = _CHANNEL_AXIS[series.axes] == 0
+        self.size = (page.imagelength, page.imagewidth)
+        self._path, self.fingerprint = path, _file_fingerprint(path)
+
+    def _read(self, top: int, left: int, height: int, width: int) -> UInt8[np.ndarray, "h w 3"]:
+        window = (slice(top, top + height), slice(left, left + width))
+        with _faults_of(self._path):
+            if self._planes_first:
+                return as_rgb(np.moveaxis(self._pixels[:, *window], 0, 2))
+            return as_rgb(self._pixels[window])
+
+    def close(self) -> None:
+        self._open.close()
+
+
+class _SlideSource(ImageSource):
+    """Level 0 of a slide that OpenSlide reads; what the scanner left out gets the background colour."""
+
+    def __init__(self, path: Path):
+        try:
+            import openslide
+        except ImportError as error:
+            raise _missing(path, "openslide-python and openslide-bin") from error
+        try:
+            self._slide = openslide.OpenSlide(path)
+        except openslide.OpenSlideError as error:
+            raise ValueError(f"OpenSlide says: {error}") from error
+        width, height = self._slide.dimensions
+        colour = self._slide.properties.get(openslide.PROPERTY_NAME_BACKGROUND_COLOR, "ffffff")
+        self.size = (height, width)
+        self._background = f"#{colour}"
+        self._path, self.fingerprint = path, _file_fingerprint(path)
+
+    def _read(self, top: int, left: int, height: int, width: int) -> UInt8[np.ndarray, "h w 3"]:
+        from openslide import OpenSlideError
+
+        with _faults_of(self._path):
+            try:
+                region = self._slide.read_region((left, top), 0, (width, height))
+            except OpenSlideError as error:
+                raise ValueError(f"OpenSlide says: {error}") from error
+        canvas = Image.new("RGB", region.size, self._background)
+        canvas.paste(region, mask=region.getchannel("A"))
+        return np.asarray(canvas)
+
+    def close(self) -> None:
+        self._slide.close()
+
+
+@contextlib.contextmanager
+def _faults_of(path: Path) -> Iterator[None]:
+    """Whatever a damaged file makes its reader raise becomes one error that names the file."""
+    try:
+        yield
+    except DataError:
+        raise
+    except (*UNREADABLE, RuntimeError) as error:  # The last is what image codecs raise.
+        raise DataError([unreadable(path, error)]) from error
+
+
+def _is_large(path: Path) -> bool:
+    """Whether a TIFF has a pyramid or more pixels than are decoded at once."""
+    if path.stat().st_size == 0:
+        return False  # `read_image` has the better message.
+    with tifffile.TiffFile(path) as file:
+        page = file.pages[0]
+        return len(file.series[0].levels) > 1 or page.imagelength * page.imagewidth > _DECODED_WHOLE
+
+
+def _require_plain(path: Path, series: tifffile.TiffPageSeries, page: tifffile.TiffPage) -> None:
+    what = None
+    channel = _CHANNEL_AXIS.get(series.axes, -1)
+    if channel == -1 or (channel is not None and series.shape[channel] not in (1, 3, 4)):
+        what = f"has the axes {series.axes} and the shape {series.shape}"
+    elif page.dtype not in (np.uint8, np.uint16):
+        what = f"has pixels of the type {page.dtype}, which has no fixed range"
+    elif page.photometric not in _PLAIN_COLOUR:
+        what = f"stores its colours as {page.photometric.name}"
+    if what:
+        raise DataError([Fault(str(path), what, "save it as one grey or RGB image of 8 or 16 bits")])
+
+
+def _missing(path: Path, package: str) -> DataError:
+    what = f"needs {package}, which is not there"
+    return DataError([Fault(str(path), what, "pip install 'maskrcnn-jax[slides]'")])
+
+
+def _file_fingerprint(path: Path) -> str:
+    """From the file's length and blocks all over it: a slide of gigabytes is not read twice."""
+    length = path.stat().st_size
+    digest = hashlib.sha256(str(length).encode())
+    with path.open("rb") as file:
+        for place in np.linspace(0, max(length - 65536, 0), 32, dtype=np.int64).tolist():
+            file.seek(place)
+            digest.update(file.read(65536))
+    return digest.hexdigest()

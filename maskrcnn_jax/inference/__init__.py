@@ -1,1 +1,0 @@
-"""From a model's detections to the files that people use."""

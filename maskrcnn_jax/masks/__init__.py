@@ -1,0 +1,1 @@
+"""Masks on the host, on NumPy: run lengths, crops, pasting, polygons, overlaps."""

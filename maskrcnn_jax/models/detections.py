@@ -1,0 +1,42 @@
+"""What the model finds: from class logits and box deltas of proposals to the detections of an image."""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from maskrcnn_jax.config import DetectionConfig
+from maskrcnn_jax.ops.boxes import clip, decode
+from maskrcnn_jax.ops.nms import nms
+from maskrcnn_jax.structures import Proposals
+
+
+def select_detections(
+    config: DetectionConfig,
+    box_weights: Sequence[float],
+    logits: Float[Array, "R K+1"],
+    deltas: Float[Array, "R K 4"],
+    proposals: Proposals,
+    size: Int[Array, "2"],
+) -> tuple[Float[Array, "D 4"], Float[Array, "D"], Int[Array, "D"], Bool[Array, "D"]]:
+    """Boxes, scores, classes and validity of one image: softmax, threshold, NMS by class, the best D."""
+    classes = logits.shape[1] - 1
+    scores = jax.nn.softmax(logits)[:, :classes].reshape(-1)
+    boxes = clip(decode(deltas, proposals.boxes[:, None], box_weights), size)
+    boxes = jnp.broadcast_to(boxes, (boxes.shape[0], classes, 4)).reshape(-1, 4)
+    usable = jnp.repeat(proposals.valid, classes) & (scores > config.score_threshold)
+    order = jnp.argsort(jnp.where(usable, scores, -1.0), descending=True)
+    labels = (order % classes).astype(jnp.int32)
+    kept = nms(
+        boxes[order],
+        usable[order],
+        iou_threshold=config.nms_iou,
+        max_kept=config.max_detections,
+        groups=labels,
+    )
+
+    def take(values):
+        return values.at[kept].get(mode="fill", fill_value=0)
+
+    return take(boxes[order]), take(scores[order]), take(labels), kept < len(order)

@@ -1,0 +1,179 @@
+"""RoI heads (He et al. 2017): box and mask branches for C4 and FPN.
+
+Both heads have the same two methods. `boxes` scores RoIs and hands on what it computed; `masks` draws
+masks, from what was handed on where the head shares its features (C4), else from pooling anew (FPN).
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float, Int
+
+from maskrcnn_jax.config import MaskRCNNConfig
+from maskrcnn_jax.models.fpn import assign_levels
+from maskrcnn_jax.models.layers import Conv, Deconv, Dense, normal_fill
+from maskrcnn_jax.models.resnet import Stage
+from maskrcnn_jax.ops.roi_align import roi_align
+
+
+class Features(NamedTuple):
+    """Feature levels, finest first, and the part of each that belongs to the image, in cells."""
+
+    levels: tuple[Float[Array, "B h w C"], ...]
+    extents: tuple[Int[Array, "B 2"], ...]
+
+
+class BoxPredictor(nn.Module):
+    """Class logits, the background last, and four deltas for each class."""
+
+    config: MaskRCNNConfig
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "R C"]) -> tuple[Float[Array, "R K+1"], Float[Array, "R K 4"]]:
+        classes, dtype = self.config.num_classes, jnp.dtype(self.config.dtype)
+        boxes = 1 if self.config.roi.class_agnostic_boxes else classes
+        logits = Dense(classes + 1, dtype, normal_fill(0.01), name="cls_score")(x)
+        deltas = Dense(boxes * 4, dtype, normal_fill(0.001), name="bbox_pred")(x)
+        return logits.astype(jnp.float32), deltas.astype(jnp.float32).reshape(-1, boxes, 4)
+
+
+class MaskHead(nn.Module):
+    """3x3 convolutions, transposed convolutions that double the side, one mask logit a class."""
+
+    config: MaskRCNNConfig
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "R m m C"]) -> Float[Array, "R M M K"]:
+        roi, dtype = self.config.roi, jnp.dtype(self.config.dtype)
+        for i in range(1, roi.mask_convs + 1):
+            x = nn.relu(Conv(roi.mask_channels, 3, dtype=dtype, name=f"mask_fcn{i}")(x))
+        for i in range(1, roi.mask_deconvs + 1):
+            x = nn.relu(Deconv(roi.mask_channels, dtype, name="deconv" if i == 1 else f"deconv{i}")(x))
+        masks = 1 if roi.class_agnostic_masks else self.config.num_classes
+        predictor = Conv(masks, dtype=dtype, kernel_init=normal_fill(0.001), name="predictor")
+        return predictor(x).astype(jnp.float32)
+
+
+class C4Heads(nn.Module):
+    """The stage after the backbone's last, shared by both branches (He et al. 2017, fig. 4 left)."""
+
+    config: MaskRCNNConfig
+
+    def setup(self):
+        backbone = self.config.backbone
+        stage = backbone.last_stage + 1
+        stride = backbone.stage_strides[stage - 2]
+        # Where a strided 1x1 comes first, it reads only every second bin: pool no others.
+        skips = backbone.depth >= 50 and backbone.stride_in_1x1
+        self._step, first_stride = (stride, 1) if skips else (1, stride)
+        self._name = f"res{stage}"
+        dtype = jnp.dtype(self.config.dtype)
+        setattr(self, self._name, Stage(backbone, stage, self.config.roi.norm, dtype, first_stride))
+        self.box_predictor = BoxPredictor(self.config)
+        self.mask_head = MaskHead(self.config)
+
+    def shared(self, features: Features, boxes: Float[Array, "B R 4"]) -> Float[Array, "B*R m m C"]:
+        """RoIAlign and the residual stage: what both branches read."""
+        roi = self.config.roi
+        pooled = pool(features, boxes, self.config.levels, roi.bins, roi.sampling, step=self._step)
+        return getattr(self, self._name)(pooled)
+
+    def boxes(self, features: Features, boxes: Float[Array, "B R 4"]):
+        """Class logits (B*R, K+1), deltas (B*R, K, 4), and the shared features for `masks`."""
+        shared = self.shared(features, boxes)
+        return *self.box_predictor(shared.mean(axis=(1, 2))), shared
+
+    def masks(
+        self,
+        features: Features,
+        boxes: Float[Array, "B R 4"],
+        shared: Float[Array, "B*R m m C"] | None = None,
+    ) -> Float[Array, "B*R M M K"]:
+        """Mask logits; `shared` are these boxes' features where they are already there."""
+        return self.mask_head(self.shared(features, boxes) if shared is None else shared)
+
+
+class FPNHeads(nn.Module):
+    """Two fully connected layers for boxes, four convolutions for masks (He et al. 2017, fig. 4 right)."""
+
+    config: MaskRCNNConfig
+
+    def setup(self):
+        dtype = jnp.dtype(self.config.dtype)
+        self.box_head = FullyConnected(self.config.roi.fc_channels, dtype)
+        self.box_predictor = BoxPredictor(self.config)
+        self.mask_head = MaskHead(self.config)
+
+    def _pool(self, features, boxes, bins, sampling):
+        fpn, last = self.config.fpn, self.config.backbone.last_stage
+        count = last - fpn.first_stage + 1
+        strides = self.config.levels[:count]
+        level = assign_levels(boxes, strides)
+        finest = Features(features.levels[:count], features.extents[:count])
+        return pool(finest, boxes, strides, bins, sampling, level=level)
+
+    def boxes(self, features: Features, boxes: Float[Array, "B R 4"]):
+        """Class logits (B*R, K+1), deltas (B*R, K, 4), and None: nothing is shared with `masks`."""
+        pooled = self._pool(features, boxes, self.config.roi.bins, self.config.roi.sampling)
+        return *self.box_predictor(self.box_head(pooled)), None
+
+    def masks(
+        self, features: Features, boxes: Float[Array, "B R 4"], shared: None = None
+    ) -> Float[Array, "B*R M M K"]:
+        """Mask logits of the boxes."""
+        roi = self.config.roi
+        sampling = roi.sampling if roi.mask_sampling is None else roi.mask_sampling
+        return self.mask_head(self._pool(features, boxes, roi.mask_bins, sampling))
+
+
+class FullyConnected(nn.Module):
+    """Fully connected layers with ReLU over each RoI's flattened features."""
+
+    channels: tuple[int, ...]
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "R P P C"]) -> Float[Array, "R c"]:
+        x = x.reshape(x.shape[0], -1)
+        for i, channels in enumerate(self.channels, 1):
+            x = nn.relu(Dense(channels, self.dtype, name=f"fc{i}")(x))
+        return x
+
+
+def pool(
+    features: Features,
+    boxes: Float[Array, "B R 4"],
+    strides: Sequence[int],
+    bins: int,
+    samples: int,
+    *,
+    step: int = 1,
+    level: Int[Array, "B R"] | None = None,
+) -> Float[Array, "B*R P P C"]:
+    """RoIAlign of a whole batch, its RoIs in one list."""
+    level = jnp.zeros(boxes.shape[:2], jnp.int32) if level is None else level
+
+    def one(levels, boxes, level, extents):
+        return roi_align(
+            levels,
+            boxes,
+            strides=strides,
+            bins=bins,
+            samples=samples,
+            step=step,
+            level=level,
+            extents=extents,
+        )
+
+    pooled = jax.vmap(one)(features.levels, boxes, level, jnp.stack(features.extents, axis=1))
+    return pooled.reshape(-1, *pooled.shape[2:])
+
+
+def select_class(values: Array, classes: Int[Array, "R"], axis: int = 1) -> Array:
+    """Each row's values of its own class; of the only one where all classes share."""
+    index = jnp.minimum(classes, values.shape[axis] - 1)
+    index = index.reshape((-1,) + (1,) * (values.ndim - 1))
+    return jnp.take_along_axis(values, index, axis=axis).squeeze(axis)

@@ -1,0 +1,1 @@
+"""The files that people use: COCO results, label images, GeoJSON, tables, overlays, reports."""

@@ -1,0 +1,108 @@
+"""From an image's file to the files of its results, for many images one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from maskrcnn_jax.data.records import DataError
+from maskrcnn_jax.images.sources import open_source
+from maskrcnn_jax.outputs.folder import Outputs
+from maskrcnn_jax.outputs.overview import overview_factor
+from maskrcnn_jax.prediction.journal import Job, Journal
+from maskrcnn_jax.prediction.merge import take
+from maskrcnn_jax.prediction.tiling import BatchPredictor, predict_tiled
+
+LARGE = 2048  # Images with a longer side than this are predicted in tiles, unless told otherwise.
+TILE = 1024
+# What a damaged file, a full disk or too small a memory makes readers, writers and JAX raise.
+FAILURES = (ValueError, OSError, MemoryError, RuntimeError)
+
+
+class Worker:
+    """Does jobs."""
+
+    def __init__(
+        self,
+        predict: BatchPredictor,
+        outputs: Outputs,
+        journal: Journal,
+        *,
+        most: int,
+        min_score: float,
+        tile: int | None = None,
+    ):
+        """Nothing is predicted yet.
+
+        Args:
+          predict: what finds the objects.
+          outputs: what writes them.
+          journal: what is told of each image that is done, and keeps the tiles of one that is not.
+          most: the number of objects that `predict` finds in an image at most.
+          min_score: objects that score less are left out.
+          tile: side of the tiles in pixels, 0 for never. None takes tiles of 1024 for images with a longer
+            side than 2048.
+        """
+        self._predict, self._outputs, self._journal = predict, outputs, journal
+        self._most, self._min_score, self._tile = most, min_score, tile
+        self._full: list[str] = []
+        self._smaller: list[str] = []
+
+    @property
+    def notes(self) -> list[str]:
+        """What a person should know who looks at the results so far."""
+        notes = []
+        if self._full:
+            notes.append(
+                f"the model finds at most {self._most:,} objects, and did in {_listed(self._full)}: "
+                "there may be more; predict in tiles (--tile)"
+            )
+        if self._smaller:
+            notes.append(f"overlays are smaller than the images: {_listed(self._smaller)}")
+        return notes
+
+    def __call__(self, job: Job, progress: Callable[[int, int], None] | None = None) -> int:
+        """Predicts an image and writes its results.
+
+        Args:
+          job: the image.
+          progress: called with the number of tiles done and of all, if there are tiles.
+
+        Returns:
+          The number of its objects.
+
+        Raises:
+          One of `FAILURES`: `fault` puts it into words.
+        """
+        with open_source(job.image) as source:
+            tile = (TILE if max(source.size) > LARGE else 0) if self._tile is None else self._tile
+            if tile:
+                options = {"tile": tile, "overlap": tile // 8, "resume": self._journal.tiles(job)}
+                found = predict_tiled(self._predict, source, progress=progress, **options)
+            else:
+                (found,) = self._predict.batch([source.read(0, 0, *source.size)])
+            found = take(found, np.flatnonzero(found.scores >= self._min_score))
+            self._outputs.write(job.name, source, found)
+        self._journal.save(job, found.size, len(found), self._outputs.rows(job.image_id, found))
+        if not tile and len(found) >= self._most:
+            self._full.append(job.name)
+        factor = overview_factor(found.size)
+        if factor > 1 and "overlay" in self._outputs.files(job.name):
+            self._smaller.append(f"{job.name} by {factor}")
+        return len(found)
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+
+
+def fault(image: Path, error: Exception) -> str:
+    """What went wrong with an image, in a line."""
+    if isinstance(error, DataError):
+        return "; ".join(map(str, error.faults))
+    text = str(error).strip() or type(error).__name__
+    if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in text:
+        text = f"does not fit into memory; give --tile {TILE}, or a smaller number"
+    return f"{image}: {text}"

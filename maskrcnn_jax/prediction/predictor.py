@@ -1,0 +1,183 @@
+"""Prediction: images of any size in, boxes and masks at that size out, with few compilations."""
+
+import hashlib
+import json
+import logging
+from collections.abc import Sequence
+from functools import cached_property
+
+import jax
+import numpy as np
+from jaxtyping import Shaped
+
+from maskrcnn_jax.compilations import CountedJit
+from maskrcnn_jax.config import MaskRCNNConfig
+from maskrcnn_jax.images.pixels import as_rgb, fault_of
+from maskrcnn_jax.masks.pasting import paste_rle
+from maskrcnn_jax.models.mask_rcnn import MaskRCNN
+from maskrcnn_jax.prediction.resize import resize, target_size
+from maskrcnn_jax.structures import Detections, Result
+
+# Sides beyond the largest bucket are padded to a multiple of this.
+_BUCKET_STEP = 256
+_MANY_SHAPES = 12  # Compilations that pass without a word.
+
+Size = tuple[int, int]
+
+
+class Predictor:
+    """A model with its parameters on the device, ready for images.
+
+    Images are padded to a *bucket*, one of a few shapes, each of which is compiled when it first comes
+    up and never again; where many shapes come up, a warning is logged. The model's results do not depend on
+    the padding.
+
+    Attributes:
+      config: of the model.
+    """
+
+    def __init__(
+        self,
+        config: MaskRCNNConfig,
+        params: dict,
+        *,
+        buckets: Sequence[int] = (256, 512, 768, 1024, 1280, 1536, 2048),
+    ):
+        """Puts the parameters on the device; compiles nothing yet.
+
+        Args:
+          config: of the model.
+          params: of the model, as `load_bundle` and the checkpoints give them.
+          buckets: sides that images are padded to, in pixels after `config.test_resize`. Fewer mean fewer
+            compilations, closer ones less work on padding. Larger sides become a multiple of 256.
+        """
+        if not buckets or min(buckets) < 1:
+            raise ValueError(
+                f"buckets must be one or more positive numbers of pixels, found {tuple(buckets)}"
+            )
+        model = MaskRCNN(config)
+
+        def detect(params, images, sizes):
+            return model.apply({"params": params}, images, sizes, method="detect")
+
+        self.config = config
+        self._buckets = sorted(buckets)
+        self._params = jax.device_put(params)
+        self._detect = CountedJit(detect, expected=_MANY_SHAPES, tell=_warn_of_shapes)
+
+    def __call__(self, image: Shaped[np.ndarray, "H W *C"]) -> Result:
+        """Finds the objects in one image; see `batch`."""
+        return self.batch([image])[0]
+
+    def batch(
+        self, images: Sequence[Shaped[np.ndarray, "H W *C"]], *, frame: Size | None = None, zoom: float = 1.0
+    ) -> list[Result]:
+        """Finds the objects in several images, which may differ in size.
+
+        Images of one bucket run together, in groups of 1, 2, 4, 8, ... so that a new number of images
+        does not mean a new compilation. All images are on the device at once: hand in what fits.
+
+        Args:
+          images: RGB, RGBA (alpha is ignored) or grey, 8 or 16 bits (of which the high byte is read).
+          frame: height and width. If the images are parts of a larger one, smaller ones at its border
+            among them: all are resized as an image of this size would be, and share its bucket.
+          zoom: the model sees the images enlarged by this, on top of `config.test_resize`.
+
+        Returns:
+          One result for each image, in order, in its own pixels.
+
+        Raises:
+          ValueError: lists every image that has another shape or type.
+        """
+        faults = [f"image {i}: {fault}" for i, image in enumerate(images) if (fault := fault_of(image))]
+        if faults:
+            raise ValueError("these images cannot be read:\n  " + "\n  ".join(faults))
+        plans = [self._plan(image.shape[:2], frame, zoom) for image in images]
+        pending = []
+        for group, bucket in _groups([bucket for _, bucket in plans]):
+            canvas = np.zeros((len(group), *bucket, 3), np.uint8)
+            sizes = np.array([plans[i][0] for i in group], np.int32)
+            for slot, i in zip(canvas, group, strict=True):
+                slot[: plans[i][0][0], : plans[i][0][1]] = resize(as_rgb(images[i]), plans[i][0])
+            pending.append((group, sizes, self._detect(self._params, *jax.device_put((canvas, sizes)))))
+
+        results = {}
+        for group, sizes, detections in pending:  # The device works on the next group while masks are pasted.
+            detections = jax.device_get(detections)
+            for row, i in enumerate(group):
+                one = Detections(*(field[row] for field in detections))
+                results[i] = to_result(one, tuple(sizes[row].tolist()), images[i].shape[:2])
+        return [results[i] for i in range(len(images))]
+
+    @property
+    def compilations(self) -> int:
+        """How often the model has been compiled: once for each bucket and number of images that came up."""
+        return self._detect.compilations
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """What tells this model from others: a hash of its config and parameters."""
+        digest = hashlib.sha256(json.dumps(self.config.to_dict(), sort_keys=True).encode())
+        for path, leaf in jax.tree_util.tree_leaves_with_path(self._params):
+            digest.update(jax.tree_util.keystr(path).encode())
+            digest.update(np.ascontiguousarray(leaf).data)
+        return digest.hexdigest()
+
+    def _plan(self, shape: Size, frame: Size | None, zoom: float) -> tuple[Size, Size]:
+        """The height and width at which the model sees an image, and those of its bucket."""
+        frame = frame or shape
+        target = target_size(*frame, *self.config.test_resize) if self.config.test_resize else frame
+        factors = [zoom * new / old for new, old in zip(target, frame, strict=True)]
+        size, room = (
+            tuple(max(int(side * factor + 0.5), 1) for side, factor in zip(sides, factors, strict=True))
+            for sides in (shape, frame)
+        )
+        return size, tuple(self._bucket(max(sides)) for sides in zip(size, room, strict=True))
+
+    def _bucket(self, side: int) -> int:
+        """The padded length of a side."""
+        fitting = [bucket for bucket in self._buckets if bucket >= side]
+        return fitting[0] if fitting else -(-side // _BUCKET_STEP) * _BUCKET_STEP
+
+
+def _warn_of_shapes(message: str) -> None:
+    logging.getLogger(__name__).warning("%s. Fewer `buckets` mean fewer compilations.", message)
+
+
+def to_result(detections: Detections, size: tuple[int, int], original: tuple[int, int]) -> Result:
+    """One image's detections on the host, from the model's frame to the image's own.
+
+    Args:
+      detections: arrays without a batch axis; padding and boxes that are empty after clipping are dropped.
+      size: height and width that the model saw, in pixels.
+      original: height and width of the image.
+    """
+    height, width = (int(side) for side in original)
+    valid = np.asarray(detections.valid)
+    scale = np.array([width / size[1], height / size[0]] * 2, np.float32)
+    boxes = np.asarray(detections.boxes, np.float32)[valid] * scale
+    boxes = np.clip(boxes, 0, np.array([width, height] * 2, np.float32))
+    solid = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
+    scores, classes, masks = (
+        np.asarray(field)[valid][solid] for field in (detections.scores, detections.classes, detections.masks)
+    )
+    boxes = boxes[solid]
+    return Result(
+        boxes=boxes,
+        scores=scores.astype(np.float32),
+        classes=classes.astype(np.int32),
+        masks=paste_rle(masks, boxes, (height, width)),
+        size=(height, width),
+    )
+
+
+def _groups(shapes: Sequence[tuple[int, int]]) -> list[tuple[list[int], tuple[int, int]]]:
+    """Indices of equal shapes in groups whose sizes are powers of two, each with its shape."""
+    groups = []
+    for shape in dict.fromkeys(shapes):
+        left = [i for i, other in enumerate(shapes) if other == shape]
+        while left:
+            count = 1 << (len(left).bit_length() - 1)
+            groups.append((left[:count], shape))
+            left = left[count:]
+    return groups

@@ -1,0 +1,90 @@
+"""Finished tiles of a long prediction on disk, so that a run that was killed goes on where it stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from maskrcnn_jax.outputs.writers import atomic, write_json
+from maskrcnn_jax.structures import Result
+
+_MANIFEST = "tiles.json"
+# What a file that a full disk or a lost power left behind makes NumPy raise.
+_DAMAGED = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
+
+
+class TileStore:
+    """A folder with `tiles.json`, which says of which prediction, and a file for each finished tile."""
+
+    def __init__(self, folder: str | os.PathLike[str], identity: Mapping[str, Any]):
+        """Opens the folder, or makes it.
+
+        Args:
+          folder: for this prediction alone.
+          identity: what the tiles depend on: JSON values by their names.
+
+        Raises:
+          ValueError: the folder holds something else, or tiles of another prediction; says what differs.
+        """
+        self._folder = Path(folder)
+        manifest = self._folder / _MANIFEST
+        identity = json.loads(json.dumps(identity))
+        if manifest.exists():
+            self._require_same(json.loads(manifest.read_text(encoding="utf-8")), identity)
+        elif self._folder.exists() and any(self._folder.iterdir()):
+            raise ValueError(f"{folder} holds other files than tiles: name an empty or a new folder")
+        else:
+            write_json(manifest, identity)
+
+    def load(self) -> dict[int, Result | None]:
+        """The finished tiles by number; None for one that was skipped. What is damaged counts as missing."""
+        tiles = {}
+        for path in self._folder.glob("tile_*.npz"):
+            try:
+                with path.open("rb") as file, np.load(file, allow_pickle=False) as fields:
+                    tiles[int(path.stem.removeprefix("tile_"))] = _result_of(dict(fields))
+            except _DAMAGED:
+                continue
+        return tiles
+
+    def save(self, number: int, result: Result | None) -> None:
+        """Keeps a tile's detections, or that it was skipped."""
+        fields = {}
+        if result is not None:
+            codes = [mask["counts"] for mask in result.masks]
+            fields = {
+                "boxes": result.boxes,
+                "scores": result.scores,
+                "classes": result.classes,
+                "codes": np.frombuffer(b"".join(codes), np.uint8),
+                "ends": np.cumsum([len(code) for code in codes], dtype=np.int64),
+                "size": np.array(result.size),
+            }
+        path = self._folder / f"tile_{number:06d}.npz"
+        with atomic(path) as temporary, temporary.open("wb") as file:
+            np.savez(file, **fields)
+
+    def _require_same(self, found: Any, wanted: Mapping[str, Any]) -> None:
+        found = found if isinstance(found, dict) else {}
+        names = [name for name in wanted if found.get(name) != wanted[name]]
+        if names:
+            differences = (f"\n  {name}: {found.get(name)} there, {wanted[name]} now" for name in names)
+            raise ValueError(
+                f"{self._folder} holds tiles of another prediction; name another folder or delete it:"
+                + "".join(differences)
+            )
+
+
+def _result_of(fields: dict[str, np.ndarray]) -> Result | None:
+    if not fields:
+        return None
+    size = fields["size"].tolist()
+    codes = np.split(fields["codes"], fields["ends"])[:-1]
+    masks = [{"size": size, "counts": code.tobytes()} for code in codes]
+    return Result(*(fields[name] for name in ("boxes", "scores", "classes")), masks, tuple(size))

@@ -1,0 +1,190 @@
+"""Images of any size, whole slides among them, tile by tile through one compiled function."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+from maskrcnn_jax.images.sources import ImageSource
+from maskrcnn_jax.masks.rle import crop_of_rle, rle_of_crop
+from maskrcnn_jax.prediction.merge import Tile, concatenate, merge_tiles
+from maskrcnn_jax.prediction.tile_store import TileStore
+from maskrcnn_jax.structures import Result
+
+# Glass is at least so bright in each channel, and what lies on it differs by more than this, of 255.
+_GLASS, _CONTRAST = 160, 16
+_CELL = 4  # Noise is averaged over cells of so many pixels.
+# Tiles start at multiples of up to 2**6 pixels, so that strides and anchors lie as in the whole image.
+_ALIGNMENT_BITS = 6
+
+A, B = TypeVar("A"), TypeVar("B")
+
+
+class BatchPredictor(Protocol):
+    """What predicts tiles: a `Predictor`, or one wrapped in `Augmented`. `resume` needs the fingerprint."""
+
+    fingerprint: str
+
+    def batch(self, images: Sequence[np.ndarray], *, frame: tuple[int, int]) -> list[Result]: ...
+
+
+def is_tissue(pixels: UInt8[np.ndarray, "h w 3"]) -> bool:
+    """Whether a tile may hold objects: False only for bright, even glass and for tiles of one colour.
+
+    A single dark spot of about 4 x 4 pixels is enough. On a dark background, as in fluorescence, nothing
+    but perfect evenness is empty, since objects may be hardly brighter than what is around them.
+    """
+    cells = np.asarray(Image.fromarray(pixels).reduce(_CELL)).reshape(-1, 3).astype(np.int16)
+    glass = np.median(cells, axis=0)
+    if glass.min() >= _GLASS:
+        return bool((np.abs(cells - glass) > _CONTRAST).any())
+    return bool((pixels != pixels[0, 0]).any())
+
+
+def predict_tiled(
+    predict: BatchPredictor,
+    source: ImageSource,
+    *,
+    tile: int = 1024,
+    overlap: int = 128,
+    tissue: Callable[[UInt8[np.ndarray, "h w 3"]], bool] | None = is_tissue,
+    batch: int = 1,
+    progress: Callable[[int, int], None] | None = None,
+    resume: str | os.PathLike[str] | None = None,
+) -> Result:
+    """Finds the objects in an image of any size; `merge` says how the tiles' detections become one result.
+
+    Memory holds a few tiles and the detections (about half a kilobyte each), never the image.
+
+    Args:
+      predict: its limits (proposals and detections an image) apply to each tile. With
+        `config.test_resize`, each tile is resized as an image of `tile` x `tile` pixels.
+      source: as `open_source` gives it.
+      tile: side of the tiles in pixels.
+      overlap: pixels that neighbouring tiles share, at least: more than the largest objects are long.
+      tissue: tells from a tile's pixels whether they are worth predicting; None predicts all.
+      batch: how many tiles the model gets at once.
+      progress: called with the number of tiles done and of all.
+      resume: a folder in which each finished tile is kept. After a kill, the same call goes on from there.
+
+    Returns:
+      Boxes and masks in the pixels of the whole image, best first.
+
+    Raises:
+      ValueError: sizes that make no sense; or `resume` holds tiles of another image, model or grid.
+      DataError: the image's file is damaged.
+    """
+    tiles = tile_grid(source.size, tile, overlap)
+    store = TileStore(resume, _identity(predict, source, tile, overlap, tissue)) if resume else None
+    parts = store.load() if store else {}
+
+    def look(number: int) -> tuple[int, UInt8[np.ndarray, "h w 3"] | None]:
+        pixels = source.read(*tiles[number])
+        return number, pixels if tissue is None or tissue(pixels) else None
+
+    windows = _ahead(look, [n for n in range(len(tiles)) if n not in parts])
+    for number, part in _predicted(predict, windows, (tile, tile), batch):
+        parts[number] = None if part is None else _placed(part, tiles[number], source.size)
+        if store:
+            store.save(number, parts[number])
+        if progress:
+            progress(len(parts), len(tiles))
+    # An empty tile is a tile in which nothing was found: what only its neighbour sees there, cut, goes.
+    empty = concatenate([], source.size)
+    found = [empty if parts[n] is None else parts[n] for n in range(len(tiles))]
+    return merge_tiles(found, tiles, source.size)
+
+
+def tile_grid(size: tuple[int, int], tile: int, overlap: int) -> list[Tile]:
+    """Tiles that cover an image, row by row; those at its lower and right border may be a little smaller.
+
+    Args:
+      size: height and width of the image in pixels.
+      tile: side of the tiles.
+      overlap: of neighbours, at least.
+
+    Raises:
+      ValueError: the overlap leaves no way forward.
+    """
+    if not 0 <= overlap < tile:
+        raise ValueError(f"tiles of {tile} pixels cannot overlap by {overlap}: take 0 to {tile - 1}")
+    rows, columns = (_starts(side, tile, tile - overlap) for side in size)
+    return [
+        Tile(top, left, min(tile, size[0] - top), min(tile, size[1] - left))
+        for top in rows
+        for left in columns
+    ]
+
+
+def _starts(length: int, tile: int, step: int) -> list[int]:
+    unit = 1 << min(step.bit_length() - 1, _ALIGNMENT_BITS)
+    last = -(-max(length - tile, 0) // unit) * unit  # reaches the border, with as much context as can be
+    return [*range(0, last, step // unit * unit), last]
+
+
+def _ahead(function: Callable[[A], B], items: Iterable[A]) -> Iterator[B]:
+    """`map`, with the next item already under way in a thread."""
+    with ThreadPoolExecutor(1) as pool:
+        coming = None
+        for item in items:
+            ready, coming = coming, pool.submit(function, item)
+            if ready:
+                yield ready.result()
+        if coming:
+            yield coming.result()
+
+
+def _predicted(
+    predict: BatchPredictor,
+    windows: Iterable[tuple[int, UInt8[np.ndarray, "h w 3"] | None]],
+    frame: tuple[int, int],
+    batch: int,
+) -> Iterator[tuple[int, Result | None]]:
+    """Each tile's number and detections; None for those without pixels to look at."""
+    waiting = []
+    for number, pixels in windows:
+        if pixels is None:
+            yield number, None
+            continue
+        waiting.append((number, pixels))
+        if len(waiting) == batch:
+            yield from _run(predict, waiting, frame, batch)
+            waiting = []
+    if waiting:
+        yield from _run(predict, waiting, frame, batch)
+
+
+def _run(predict, waiting, frame, batch) -> list[tuple[int, Result]]:
+    numbers, images = zip(*waiting, strict=True)
+    # The last batch is filled up: a smaller one would be compiled anew.
+    filled = [*images, *images[-1:] * (batch - len(images))]
+    return list(zip(numbers, predict.batch(filled, frame=frame), strict=False))
+
+
+def _placed(result: Result, tile: Tile, size: tuple[int, int]) -> Result:
+    """A tile's detections in the frame of the whole image."""
+    masks = []
+    for mask in result.masks:
+        crop, top, left = crop_of_rle(mask)
+        masks.append(rle_of_crop(crop, tile.top + top, tile.left + left, size))
+    shift = np.array([tile.left, tile.top] * 2, np.float32)
+    return Result(result.boxes + shift, result.scores, result.classes, masks, size)
+
+
+def _identity(
+    predict: BatchPredictor, source: ImageSource, tile: int, overlap: int, tissue: Callable | None
+) -> dict[str, Any]:
+    return {
+        "image": source.fingerprint,
+        "size": source.size,
+        "tile": tile,
+        "overlap": overlap,
+        "tissue": getattr(tissue, "__qualname__", repr(tissue)),
+        "model": predict.fingerprint,
+    }

@@ -1,0 +1,102 @@
+"""What a person meets at the doors: a message and an exit code for each mistake, a traceback for our own."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+# All cases in one process: each starts as a script would, up to its end.
+SCRIPT = """
+import json, sys
+from absl import flags
+from ml_collections import config_flags
+from maskrcnn_jax import config
+from maskrcnn_jax.commands import doors
+
+config_flags.DEFINE_config_file("config", lock_config=True)
+flags.DEFINE_enum("split", "train", ["train", "test"], "")
+
+def fine(): pass
+def ours(): config.MaskRCNNConfig(num_classes=0)
+def missing_file(): open("gone.txt")
+def a_bug(): config.MaskRCNNConfig().channels
+def their_value_error(): int("x")
+def interrupt(): raise KeyboardInterrupt("stopped; step 3 is saved")
+
+for name, arguments in json.loads(sys.argv[1]):
+    flags.FLAGS.unparse_flags()
+    sys.argv = ["some/door.py", *arguments]
+    print("CASE", file=sys.stderr)
+    try:
+        doors.run(globals()[name])
+    except SystemExit as end:
+        print("EXIT", end.code, file=sys.stderr)
+    except Exception as error:
+        print("TRACEBACK", type(error).__name__, file=sys.stderr)
+"""
+CONFIG = "--config=tests/tiny_config.py"
+CASES = {
+    ("fine",): "EXIT None",
+    ("fine", CONFIG): "EXIT None",
+    ("ours",): "door.py: num_classes must be at least 1\nEXIT 1",
+    ("missing_file",): "door.py: [Errno 2] No such file or directory: 'gone.txt'\nEXIT 1",
+    ("a_bug",): "TRACEBACK AttributeError",
+    ("their_value_error",): "TRACEBACK ValueError",
+    (
+        "interrupt",
+    ): "door.py: stopped; step 3 is saved; the same command goes on from the last checkpoint\nEXIT 130",
+    ("fine", "--split=all"): "door.py: flag --split=all: value should be one of <train|test>\n"
+    "Pass --help to see the flags.\nEXIT 2",
+    ("fine", "--splitt=train"): "door.py: Unknown command line flag 'splitt'. Did you mean: split ?\n"
+    "Pass --help to see the flags.\nEXIT 2",
+    ("fine", "train"): "door.py: unexpected arguments: train\nPass --help to see the flags.\nEXIT 2",
+    ("fine", CONFIG, "--config.stps=3"): "door.py: the config has no field 'stps'\n"
+    'Did you mean "steps" instead of "stps"?\nEXIT 2',
+    (
+        "fine",
+        CONFIG,
+        "--config.steps=many",
+    ): "door.py: flag --config.steps=many: invalid literal for int() with "
+    "base 10: 'many'\nPass --help to see the flags.\nEXIT 2",
+}
+
+
+@pytest.fixture(scope="module")
+def outcomes():
+    """What each case printed, and how it ended."""
+    cases = json.dumps([(name, arguments) for name, *arguments in CASES])
+    done = subprocess.run([sys.executable, "-c", SCRIPT, cases], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    return dict(zip(CASES, done.stderr.split("CASE\n")[1:], strict=True))
+
+
+@pytest.mark.parametrize("case", CASES, ids=" ".join)
+def test_it_ends_as_it_should(outcomes, case):
+    assert outcomes[case].strip() == CASES[case]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--workdir=a"], "Flag --config must have a value other than None"),
+        ([CONFIG], "Exactly one of (workdir, bundle, results) must have a value"),
+        (
+            [CONFIG, "--workdir=a", "--bundle=b"],
+            "Exactly one of (workdir, bundle, results) must have a value",
+        ),
+        (
+            [CONFIG, "--workdir=a", "--max_dets=9,x"],
+            "give positive numbers, as 100,2000",
+        ),
+        ([CONFIG, "--workdir=a", "--min_score=-1"], "min_score"),
+        ([CONFIG, "--results=a", "--split=test"], "the test split has no ground truth"),
+    ],
+)
+def test_evaluate_refuses_flags_that_make_no_sense(arguments, message):
+    done = subprocess.run(
+        [sys.executable, "evaluate.py", *arguments], capture_output=True, text=True, cwd=ROOT
+    )
+    assert done.returncode == 2 and done.stderr.startswith("evaluate.py: ") and message in done.stderr

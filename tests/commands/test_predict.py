@@ -1,0 +1,489 @@
+"""`maskrcnn-jax predict`: all formats, read back by other programs; hostile images; what is never lost."""
+
+import contextlib
+import io
+import json
+
+import jax
+import numpy as np
+import pandas as pd
+import pytest
+import shapely
+import tifffile
+from painted import Painted, discs, paint
+from PIL import Image
+from pycocotools.coco import COCO
+from tiny_config import get_config
+
+from maskrcnn_jax.commands import predict
+from maskrcnn_jax.commands.cli import main
+from maskrcnn_jax.config import DetectionConfig, MaskRCNNConfig
+from maskrcnn_jax.interop.bundle import save_bundle
+from maskrcnn_jax.models.mask_rcnn import init_params
+from maskrcnn_jax.outputs import overview
+from maskrcnn_jax.prediction import jobs
+from maskrcnn_jax.prediction.test_time import Augmented
+
+# pycocotools 2.0.11 decodes with a call that NumPy 2 warns of.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+SUFFIXES = {"labels": "_labels.tif", "geojson": ".geojson", "csv": ".csv", "overlay": "_overlay.png"}
+
+
+@pytest.fixture
+def model(monkeypatch):
+    """In place of a bundle: two classes, and a predictor that finds each colour's pixels."""
+    model = Painted()
+    model.config = MaskRCNNConfig.c4(num_classes=2)
+    monkeypatch.setattr("maskrcnn_jax.interop.bundle.load_bundle", lambda folder: (model.config, {}))
+    monkeypatch.setattr("maskrcnn_jax.prediction.predictor.Predictor", lambda config, params: model)
+    return model
+
+
+@pytest.fixture
+def images(tmp_path, rng):
+    """Writes images of discs, at some of which the masks of the objects are known; gives their folder."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+
+    def make(name, objects=None, size=(60, 80)):
+        objects = list(discs(rng, size, 12, 9)) if objects is None else objects
+        picture = paint(size, objects)
+        Image.fromarray(picture).save(make.folder / name)
+        return picture
+
+    make.folder = folder
+    return make
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Runs the command with all objects kept; gives its exit code."""
+
+    def run(*paths, out=None, bundle="any", score="0"):
+        out = tmp_path / "out" if out is None else out
+        return main(
+            ["predict", *map(str, paths), "--bundle", str(bundle), "--out", str(out), "--min-score", score]
+        )
+
+    return run
+
+
+def files(folder):
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def outcome(folder, name):
+    """The files of one image, each by an independent reader: labels, features, table, COCO annotations."""
+    labels = tifffile.imread(folder / f"{name}_labels.tif")
+    features = json.loads((folder / f"{name}.geojson").read_text(encoding="utf-8"))["features"]
+    table = pd.read_csv(folder / f"{name}.csv")
+    with contextlib.redirect_stdout(io.StringIO()):
+        images = COCO(folder / "coco_images.json")
+        rows = json.loads((folder / "coco_results.json").read_text())
+        coco = images.loadRes(str(folder / "coco_results.json")) if rows else images  # which needs a row
+    (number,) = [n for n, image in coco.imgs.items() if image["file_name"].startswith(name)]
+    with Image.open(folder / f"{name}_overlay.png") as overlay:
+        overlay.load()
+    return labels, features, table, coco, number
+
+
+def check_consistency(folder, name, *, whole):
+    """Object n is the same in all files; `whole`: no object hides another in the label image."""
+    labels, features, table, coco, number = outcome(folder, name)
+    rows = coco.loadAnns(coco.getAnnIds(imgIds=[number]))
+    assert table["id"].tolist() == [row["object_id"] for row in rows] == list(range(1, len(table) + 1))
+    assert [feature["properties"]["name"] for feature in features] == [
+        str(n) for n in table["id"] if table["area"][n - 1]
+    ]
+    assert set(np.unique(labels)) <= {0, *table["id"]}
+    for feature in features:
+        n = int(feature["properties"]["name"])
+        row, entry = rows[n - 1], table.iloc[n - 1]
+        mask = coco.annToMask(row).astype(bool)
+        shape = shapely.from_geojson(json.dumps(feature["geometry"]))
+        left, top, right, bottom = map(int, shape.bounds)
+        y, x = np.mgrid[top:bottom, left:right] + 0.5
+        inside = shapely.contains_xy(shape, x.ravel(), y.ravel()).reshape(y.shape)
+        np.testing.assert_array_equal(inside, mask[top:bottom, left:right])
+        assert shape.is_valid and shape.area == inside.sum() == mask.sum() == entry["area"]
+        assert mask[labels == n].all() and (not whole or (labels == n).sum() == mask.sum())
+        assert (
+            feature["properties"]["classification"]["name"]
+            == entry["class"]
+            == coco.cats[row["category_id"]]["name"]
+        )
+        assert feature["properties"]["measurements"]["score"] == pytest.approx(row["score"], abs=1e-6)
+        assert entry["score"] == pytest.approx(row["score"], abs=1e-6)
+    return len(table)
+
+
+def test_an_object_has_one_number_in_all_files(model, images, run, tmp_path, capsys):
+    for name in ("a.png", "b.png"):
+        images(name)
+    assert run(images.folder) == 0
+    counts = [check_consistency(tmp_path / "out", name, whole=True) for name in "ab"]
+    assert min(counts) > 5
+    said = capsys.readouterr()
+    for part in ("a", "b", *map(str, counts), str(sum(counts)), "2 of 2", str(tmp_path / "out")):
+        assert part in said.out
+    assert files(tmp_path / "out") == sorted(
+        ["coco_images.json", "coco_results.json", *(n + s for n in "ab" for s in SUFFIXES.values())]
+    )
+
+
+def test_hostile_objects(model, images, run, tmp_path):
+    """One pixel, one in each corner, a line along the border, with holes, in pieces; then nothing at all."""
+    masks = np.zeros((6, 60, 80), bool)
+    masks[0, 30, 40] = True
+    masks[1, [0, 0, -1, -1], [0, -1, 0, -1]] = True
+    masks[2, :, 1] = True
+    masks[3, 10:20, 10:20] = True
+    masks[3, 12:14, 12:14] = masks[3, 14, 14] = masks[3, 19, 19] = False
+    masks[4, 40:50, 20:60:2] = True
+    masks[5, 0, 10:70] = True
+    images("objects.png", masks)
+    images("nothing.png", [])
+    assert run(images.folder) == 0
+    assert check_consistency(tmp_path / "out", "objects", whole=True) == 6
+    assert check_consistency(tmp_path / "out", "nothing", whole=True) == 0
+    assert pd.read_csv(tmp_path / "out" / "nothing.csv").empty
+
+
+def test_bad_files_are_told_and_the_rest_goes_on(model, images, run, tmp_path, capsys):
+    for name in ("a.png", "cut.png", "Zürich – 東京 [red].png"):
+        images(name)
+    code = (images.folder / "cut.png").read_bytes()
+    (images.folder / "cut.png").write_bytes(code[: len(code) // 2])
+    (images.folder / "text.png").write_text("no image")
+    (images.folder / "zero.tif").touch()
+    grey = np.full((30, 40), 65535, np.uint16)
+    tifffile.imwrite(images.folder / "grey16.tif", grey)
+    tifffile.imwrite(images.folder / "float.tif", grey.astype(np.float32))
+    (tmp_path / "empty").mkdir()
+    assert run(images.folder, tmp_path / "empty", tmp_path / "gone.png") == 1
+    said = capsys.readouterr()
+    for bad in (
+        "cut.png",
+        "text.png",
+        "zero.tif",
+        "float.tif",
+        "empty: there is no image",
+        "gone.png: there is no",
+    ):
+        assert bad in said.err
+    assert "3 of 7" in said.out and "[red]" in said.out and said.out.count("failed │") == 4
+    for name in ("a", "Zürich – 東京 [red]", "grey16"):
+        check_consistency(tmp_path / "out", name, whole=True)
+    images = json.loads((tmp_path / "out" / "coco_images.json").read_text(encoding="utf-8"))["images"]
+    assert {image["file_name"] for image in images} == {"a.png", "grey16.tif", "Zürich – 東京 [red].png"}
+    written = [file for file in files(tmp_path / "out") if not file.startswith("unfinished/")]
+    assert len(written) == 3 * len(SUFFIXES) + 2
+
+
+def test_nothing_is_left_if_all_images_fail(model, images, run, tmp_path, capsys):
+    images.folder.joinpath("zero.png").touch()
+    assert run(images.folder) == 1
+    assert "results are in" not in capsys.readouterr().out and files(tmp_path / "out") == []
+
+
+@pytest.mark.parametrize("paths", [["empty"], ["gone.png"], ["empty/*.png", "gone"]])
+def test_nothing_to_predict(model, run, tmp_path, monkeypatch, capsys, paths):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    assert run(*paths) == 1
+    assert all(path in capsys.readouterr().err for path in paths[:1])
+    assert not (tmp_path / "out").exists()
+
+
+def test_one_name_in_two_folders(model, images, run, tmp_path):
+    pictures = {"in__x": images("x.png")}
+    images.folder = tmp_path / "other"
+    images.folder.mkdir()
+    pictures["other__x"] = images("x.png")
+    assert run(tmp_path / "in", tmp_path / "other", "--formats", "labels,coco") == 0
+    for name, picture in pictures.items():
+        labels = tifffile.imread(tmp_path / "out" / f"{name}_labels.tif")
+        np.testing.assert_array_equal(labels > 0, (picture != 255).any(axis=2))
+    entries = json.loads((tmp_path / "out" / "coco_images.json").read_text())["images"]
+    assert [entry["file_name"] for entry in entries] == [str(tmp_path / f / "x.png") for f in ("in", "other")]
+
+
+def test_results_that_are_there_stay(model, images, run, tmp_path, capsys):
+    images("a.png")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "a.csv").write_text("precious")
+    assert run(images.folder) == 1
+    assert "a.csv" in (message := capsys.readouterr().err) and "--overwrite" in message
+    assert not model.shapes and files(tmp_path / "out") == ["a.csv"]
+    assert run(images.folder, "--formats", "labels") == 0  # does not touch it
+    assert (tmp_path / "out" / "a.csv").read_text() == "precious"
+    assert run(images.folder, "--overwrite") == 0
+    check_consistency(tmp_path / "out", "a", whole=True)
+
+
+def test_images_are_never_overwritten(model, images, run, capsys):
+    images("a.png")
+    images("a_overlay.png")
+    before = (images.folder / "a_overlay.png").read_bytes()
+    assert run(images.folder, "--overwrite", out=images.folder) == 1
+    assert "would overwrite the image" in capsys.readouterr().err and not model.shapes
+    assert (images.folder / "a_overlay.png").read_bytes() == before
+
+
+def test_a_folder_that_cannot_be_written_is_found_first(model, images, run, tmp_path, capsys):
+    images("a.png")
+    (tmp_path / "file").touch()
+    assert run(images.folder, out=tmp_path / "file" / "out") == 1
+    assert str(tmp_path / "file") in capsys.readouterr().err and not model.shapes
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--formats", "label,csv"], "unknown format 'label': did you mean labels?"),
+        (["--formats", "xyz"], "choose from coco,labels,geojson,csv,overlay"),
+        (["--formats", ","], "choose from"),
+        (["--min-score", "50"], "no number from 0 to 1"),
+        (["--tile", "b.png"], "write --tile=1024 before it"),
+        (["--tile", "8"], "64 at least"),
+        (["--tta", "spin"], "flips"),
+    ],
+)
+def test_wrong_usage_exits_with_2(model, tmp_path, capsys, options, message):
+    with pytest.raises(SystemExit) as error:
+        main(["predict", "a.png", "--bundle", "any", "--out", str(tmp_path / "out"), *options])
+    assert error.value.code == 2 and message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "names"),
+    [([], {"class_1", "class_2"}), (["--classes", "Tumour, Immune cell"], {"Tumour", "Immune cell"})],
+)
+def test_names_of_classes(model, images, run, tmp_path, options, names):
+    images("a.png")
+    assert run(images.folder, *options) == 0
+    assert set(pd.read_csv(tmp_path / "out" / "a.csv")["class"]) == names
+    check_consistency(tmp_path / "out", "a", whole=True)
+
+
+def test_a_model_of_one_class_finds_nuclei(model, images, run, tmp_path, capsys):
+    model.config = MaskRCNNConfig.c4()
+    images("a.png", [np.s_[5:9, 5:9]])
+    assert run(images.folder) == 0
+    assert pd.read_csv(tmp_path / "out" / "a.csv")["class"].tolist() == ["nucleus"]
+    assert run(images.folder, "--overwrite", "--classes", "a,b") == 1
+    assert "the model has 1 class, not 2 (a, b)" in capsys.readouterr().err
+
+
+def test_ids_of_a_data_set(model, images, run, tmp_path, capsys):
+    for name in ("a.png", "b.png"):
+        images(name)
+    entries = [{"id": 31, "file_name": "x/b.png"}, {"id": 12, "file_name": "a.png"}]
+    categories = [{"id": 5, "name": "late"}, {"id": 3, "name": "early"}]
+    ids = tmp_path / "data.json"
+    ids.write_text(json.dumps({"images": entries, "categories": categories}))
+    assert run(images.folder, "--ids", ids) == 0
+    rows = json.loads((tmp_path / "out" / "coco_results.json").read_text())
+    assert {(row["image_id"], row["category_id"]) for row in rows} == {(31, 5), (31, 3), (12, 5), (12, 3)}
+    for name in "ab":
+        check_consistency(tmp_path / "out", name, whole=True)
+    ids.write_text(json.dumps(entries[:1]))
+    assert run(images.folder, "--overwrite", "--ids", ids) == 1
+    assert "no id for these images" in (message := capsys.readouterr().err) and "a.png" in message
+    ids.write_text(json.dumps([{"id": 1, "file_name": "a.png"}, {"id": 1, "file_name": "b.png"}]))
+    assert run(images.folder, "--overwrite", "--ids", ids) == 1
+    assert "gives these images one id" in capsys.readouterr().err
+
+
+def test_min_score_leaves_out_the_worst_and_keeps_the_numbers(model, images, run, tmp_path):
+    """Scores rise with the number of the colour, by 7 / 255 for every hundred."""
+    pixels = [np.s_[n // 20, n % 20] for n in range(300)]
+    images("a.png", pixels)
+    assert run(images.folder, score=str(30 / 255)) == 0
+    assert check_consistency(tmp_path / "out", "a", whole=True) == 100
+    assert run(images.folder, "--overwrite", score="1") == 0
+    assert check_consistency(tmp_path / "out", "a", whole=True) == 0
+
+
+def test_a_full_house_is_told(model, images, run, capsys):
+    """Where the model finds as many objects as it can, there may be more."""
+    images("a.png", [np.s_[5 * n, 5] for n in range(10)])
+    model.config = MaskRCNNConfig.c4(num_classes=2, detection=DetectionConfig(max_detections=10))
+    assert run(images.folder) == 0
+    assert "at most 10 objects, and did in a:" in capsys.readouterr().out
+    assert run(images.folder, "--overwrite", score="0.9") == 0
+    assert "at most" not in capsys.readouterr().out
+
+
+class TestGoingOn:
+    """A run that was stopped, or in which images failed: the same command does only what is left."""
+
+    @pytest.fixture
+    def stopped(self, model, images, run, monkeypatch):
+        """After the first of three images."""
+        for name in ("a.png", "b.png", "c.png"):
+            images(name)
+        whole = model.batch
+
+        def stops(pictures, **more):
+            if len(model.shapes) == 1:
+                raise KeyboardInterrupt
+            return whole(pictures, **more)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(model, "batch", stops)
+            assert run(images.folder) == 130
+
+    def test_the_same_command(self, stopped, model, images, run, tmp_path, capsys):
+        before = (tmp_path / "out" / "a.csv").stat().st_mtime_ns
+        assert not (tmp_path / "out" / "coco_results.json").exists()
+        assert run(images.folder) == 0
+        assert len(model.shapes) == 3 and (tmp_path / "out" / "a.csv").stat().st_mtime_ns == before
+        said = capsys.readouterr()
+        assert "3 of 3" in said.out and said.out.count("before") == 1
+        for name in "abc":
+            assert check_consistency(tmp_path / "out", name, whole=True) > 5
+        assert len(files(tmp_path / "out")) == 3 * len(SUFFIXES) + 2
+
+    @pytest.mark.parametrize("change", ["image", "result", "note"])
+    def test_what_has_changed_is_done_again(self, stopped, model, images, run, tmp_path, change):
+        if change == "image":
+            images("a.png", [np.s_[1:5, 1:5]])
+        elif change == "result":
+            (tmp_path / "out" / "a.csv").unlink()
+        else:
+            (tmp_path / "out" / "unfinished" / "a.done").write_text("{")
+        assert run(images.folder) == 0 and len(model.shapes) == 4
+        for name in "abc":
+            check_consistency(tmp_path / "out", name, whole=True)
+
+    def test_other_options(self, stopped, model, images, run, tmp_path, capsys):
+        assert run(images.folder, score="0.07") == 1
+        assert "min_score: 0.0 then, 0.07 now" in capsys.readouterr().err
+        assert run(images.folder, "--overwrite", score="0.07") == 0 and len(model.shapes) == 4
+        for name in "abc":
+            check_consistency(tmp_path / "out", name, whole=True)
+
+    def test_results_of_other_runs_stay(self, stopped, model, images, run, tmp_path, capsys):
+        images("d.png")
+        (tmp_path / "out" / "d.csv").write_text("precious")
+        assert run(images.folder) == 1 and "d.csv" in capsys.readouterr().err
+        assert (tmp_path / "out" / "d.csv").read_text() == "precious"
+
+    def test_a_folder_of_that_name_stays(self, model, images, run, tmp_path, capsys):
+        images("a.png")
+        (tmp_path / "out" / "unfinished").mkdir(parents=True)
+        (tmp_path / "out" / "unfinished" / "symphony.txt").touch()
+        assert run(images.folder, "--overwrite") == 1 and "move what is in it away" in capsys.readouterr().err
+        assert files(tmp_path / "out") == ["unfinished/symphony.txt"]
+
+    def test_images_that_failed(self, model, images, run, tmp_path, capsys):
+        images("a.png")
+        (images.folder / "b.png").write_text("no image")
+        assert run(images.folder) == 1
+        assert "the same command tries only those again that failed" in capsys.readouterr().out
+        images("b.png")
+        assert run(images.folder) == 0 and len(model.shapes) == 2
+        for name in "ab":
+            check_consistency(tmp_path / "out", name, whole=True)
+        assert len(files(tmp_path / "out")) == 2 * len(SUFFIXES) + 2
+
+
+class TestTiles:
+    @pytest.fixture
+    def small(self, monkeypatch):
+        """Images of more than 100 pixels are large."""
+        monkeypatch.setattr(jobs, "LARGE", 100)
+        monkeypatch.setattr(jobs, "TILE", 64)
+
+    @pytest.mark.parametrize(
+        ("width", "options", "tiled"),
+        [(100, [], False), (101, [], True), (80, ["--tile", "64"], True), (101, ["--tile", "0"], False)],
+    )
+    def test_large_images_are_tiled(self, model, images, run, tmp_path, small, width, options, tiled):
+        picture = images("a.png", [np.s_[5:9, 5:9], np.s_[50:58, 60:75]], size=(90, width))
+        assert run(images.folder, *options) == 0
+        assert (len(model.shapes) > 1) == tiled
+        assert check_consistency(tmp_path / "out", "a", whole=True) == 2
+        labels = tifffile.imread(tmp_path / "out" / "a_labels.tif")
+        np.testing.assert_array_equal(labels > 0, (picture != 255).any(axis=2))
+        assert len(files(tmp_path / "out")) == len(SUFFIXES) + 2, "no tiles are left"
+
+    def test_a_run_that_was_stopped_goes_on(self, model, images, run, tmp_path, small, monkeypatch, capsys):
+        images("a.png", size=(90, 200))
+        whole = model.batch
+
+        def stops(*arguments, **more):
+            if len(model.shapes) == 2:
+                raise KeyboardInterrupt
+            return whole(*arguments, **more)
+
+        monkeypatch.setattr(model, "batch", stops)
+        assert run(images.folder) == 130
+        assert "interrupted" in capsys.readouterr().err
+        assert {file.split("/")[0] for file in files(tmp_path / "out")} == {"unfinished"}
+        model.shapes.append(None)  # It works again.
+        before = len(model.shapes)
+        assert run(images.folder) == 0
+        tiles = len(model.shapes) - before
+        check_consistency(tmp_path / "out", "a", whole=True)
+        before = len(model.shapes)
+        assert run(images.folder, "--overwrite") == 0
+        assert len(model.shapes) - before == tiles + 2
+
+    def test_the_overlay_of_a_slide_is_smaller(self, model, images, run, tmp_path, monkeypatch, capsys):
+        monkeypatch.setattr(overview, "_MAX_SIDE", 40)
+        images("a.png")
+        assert run(images.folder, "--color-by", "object") == 0
+        assert "overlays are smaller than the images: a by 2" in capsys.readouterr().out
+        with Image.open(tmp_path / "out" / "a_overlay.png") as overlay:
+            assert overlay.size == (40, 30)
+
+
+def test_flips(model, images, run, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        Augmented, "batch", lambda self, pictures, **_: seen.append(self) or model.batch(pictures)
+    )
+    images("a.png")
+    assert run(images.folder, "--tta", "flips") == 0
+    assert len(seen) == 1 and len(seen[0].views) == 4
+
+
+def test_an_image_that_does_not_fit_into_memory(model, images, run, monkeypatch, capsys):
+    def batch(pictures, **_):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 123 bytes.")
+
+    monkeypatch.setattr(model, "batch", batch)
+    images("a.png")
+    assert run(images.folder) == 1
+    assert "a.png: does not fit into memory; give --tile" in capsys.readouterr().err
+
+
+def test_formats_of_the_help_are_those_there_are():
+    assert predict.FORMATS == outputs.FORMATS
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
+    """A real model, small and untrained."""
+    config = MaskRCNNConfig.from_dict(get_config().model.to_dict())
+    folder = tmp_path_factory.mktemp("model") / "bundle"
+    save_bundle(folder, config, jax.device_get(init_params(config, jax.random.key(0))))
+    return folder
+
+
+def test_real_images_and_a_real_model(shared, bundle, run, tmp_path, capsys):
+    """The contest's images with the contest's ids."""
+    data = shared / "data" / "vrdl"
+    assert run(data / "test", "--ids", data / "test_img_ids.json", bundle=bundle) == 0
+    assert "6 of 6" in capsys.readouterr().out
+    names = sorted(path.stem for path in (data / "test").glob("*.png"))
+    for name in names:
+        assert check_consistency(tmp_path / "out", name, whole=False) == 20
+        with Image.open(tmp_path / "out" / f"{name}_overlay.png") as overlay:
+            assert overlay.size in [(1000, 1000), (2000, 2000)]
+    images = json.loads((tmp_path / "out" / "coco_images.json").read_text())["images"]
+    wanted = json.loads((data / "test_img_ids.json").read_text())
+    assert sorted(images, key=lambda image: image["id"]) == sorted(wanted, key=lambda image: image["id"])

@@ -1,0 +1,87 @@
+"""Pasting against one that samples every pixel of the image, against Detectron2, and at the borders."""
+
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from pycocotools import mask as coco
+
+from maskrcnn_jax.masks.pasting import paste_rle
+
+
+def encode(mask):
+    return coco.encode(np.asfortranarray(mask, dtype=np.uint8))
+
+
+def paste_everywhere(mask, box, size):
+    """Every pixel of the image from its four nearest cells, in float64; cells outside the mask are 0."""
+    x0, y0, x1, y1 = box.astype(np.float64)
+    cells = np.pad(mask.astype(np.float64), 1)
+    pasted = np.zeros(size)
+    for i, j in np.ndindex(size):
+        v = (i + 0.5 - y0) / (y1 - y0) * len(mask) + 0.5
+        u = (j + 0.5 - x0) / (x1 - x0) * len(mask) + 0.5
+        if 0 <= u < len(mask) + 1 and 0 <= v < len(mask) + 1:
+            row, column = int(v), int(u)
+            down, right = v - row, u - column
+            near = cells[row : row + 2, column : column + 2]
+            pasted[i, j] = [1 - down, down] @ near @ [1 - right, right]
+    return pasted
+
+
+coordinates = st.floats(-30, 60, width=32)
+sides = st.one_of(st.floats(0.0625, 3, width=32), st.floats(3, 60, width=32))
+
+
+@settings(deadline=None, max_examples=150)
+@given(st.integers(0, 2**32), coordinates, coordinates, sides, sides)
+def test_equals_pasting_into_the_whole_image(seed, x, y, width, height):
+    mask = np.random.default_rng(seed).uniform(0, 1, (5, 5)).astype(np.float32)
+    box, size = np.array([x, y, x + width, y + height], np.float32), (23, 31)
+    soft = paste_everywhere(mask, box, size)
+    assume((np.abs(soft - 0.5) > 1e-4).all())
+    assert paste_rle(mask[None], box[None], size) == [encode(soft > 0.5)]
+
+
+def test_several_masks_keep_their_order(rng):
+    masks = rng.uniform(0, 1, (4, 6, 6)).astype(np.float32)
+    boxes = np.array([[1, 2, 9, 8], [0, 0, 20, 15], [-4, 3, 5, 30], [2, 2, 3, 3]], np.float32)
+    alone = [paste_rle(mask[None], box[None], (15, 20))[0] for mask, box in zip(masks, boxes, strict=True)]
+    assert paste_rle(masks, boxes, (15, 20)) == alone
+
+
+def test_no_detections():
+    assert paste_rle(np.zeros((0, 14, 14), np.float32), np.zeros((0, 4), np.float32), (20, 30)) == []
+
+
+@pytest.mark.parametrize(
+    "box",
+    [
+        [-20, -20, -5, -5],
+        [40, 5, 60, 15],
+        [5, 20, 15, 30],
+        [0, 0, 0, 0],
+        [7, 7, 7, 12],
+        [9, 4, 6, 8],
+        [10.6, 10.6, 11.4, 11.4],  # between pixel centres
+        [np.nan] * 4,
+    ],
+)
+def test_nothing_to_paste_is_an_empty_mask(box):
+    code = paste_rle(np.ones((1, 7, 7)), np.array([box]), (20, 40))[0]
+    assert code["size"] == [20, 40] and coco.area(code) == 0
+
+
+def test_thinner_than_a_pixel():
+    """A box that is a sliver still marks the pixels whose centres it holds."""
+    code = paste_rle(np.ones((1, 7, 7)), np.array([[3.4, 2, 3.6, 6]]), (9, 9))[0]
+    expected = np.zeros((9, 9), np.uint8)
+    expected[2:6, 3] = 1
+    assert code == encode(expected)
+
+
+@pytest.mark.parametrize("cells", [14, 28])
+def test_bits_are_detectron2s(golden, cells):
+    data = golden("comp_paste")
+    found = paste_rle(data[f"probs_{cells}"], data["boxes"], (70, 90))
+    assert found == [encode(bits) for bits in data[f"bits_{cells}"]]
