@@ -211,6 +211,8 @@ class MaskRCNNConfig:
       test_resize: before prediction, images are resized so that the shorter side has the first number
         of pixels, unless the longer one would pass the second (Detectron2's ResizeShortestEdge); None
         leaves them as they are.
+      stretch_grey: before prediction, images without colour are stretched between two percentiles (see
+        `images.intensity`), as the augmentation of that name does in training.
     """
 
     num_classes: int = 1
@@ -219,6 +221,7 @@ class MaskRCNNConfig:
     channel_order: Literal["RGB", "BGR"] = "BGR"
     dtype: Literal["float32", "bfloat16"] = "float32"
     test_resize: tuple[int, int] | None = None
+    stretch_grey: bool = False
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     fpn: FPNConfig | None = None
     rpn: RPNConfig = field(default_factory=RPNConfig)

@@ -14,7 +14,9 @@ from typing import Any
 import tensorflow as tf
 from jaxtyping import Int
 
-from maskrcnn_jax.data.colour import Image, Layers, Seed, brightness_contrast, stain_jitter
+from maskrcnn_jax.data import colour, degrade
+from maskrcnn_jax.data.affine import random_affine
+from maskrcnn_jax.data.colour import Image, Layers, Seed
 from maskrcnn_jax.plain_values import nearest
 
 Augmentation = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
@@ -96,8 +98,17 @@ OPS = {
         flip_horizontal,
         flip_vertical,
         rotate90,
-        brightness_contrast,
-        stain_jitter,
+        random_affine,
+        colour.brightness_contrast,
+        colour.stain_jitter,
+        colour.stretch_grey,
+        colour.gamma,
+        colour.invert,
+        colour.to_grey,
+        colour.channel_shuffle,
+        colour.tint,
+        degrade.blur,
+        degrade.noise,
     )
 }
 
@@ -199,9 +210,9 @@ def _spec_faults(spec: Mapping[str, Any]) -> list[str]:
     faults += [f"{name} needs {a!r}" for a in known if a not in given]
     for argument in known.keys() & given.keys():
         values = given[argument] if isinstance(given[argument], Sequence) else [given[argument]]
-        fault = _share_fault(values) if known[argument] == "float" else _pixel_fault(values)
+        fault = _FAULTS.get(known[argument], _pixel_fault)(values)
         faults += [f"{name}.{argument} is {given[argument]!r}, {fault}"] if fault else []
-    if name == "scale_jitter" and not faults and not 0 < spec["smallest"] <= spec["largest"]:
+    if "smallest" in known and not faults and not 0 < spec["smallest"] <= spec["largest"]:
         faults.append(f"{name} goes from {spec['smallest']} to {spec['largest']}, not from small to large")
     return faults
 
@@ -214,3 +225,11 @@ def _pixel_fault(values: Sequence[Any]) -> str | None:
 def _share_fault(values: Sequence[Any]) -> str | None:
     right = len(values) == 1 and isinstance(values[0], int | float) and 0 <= values[0] < math.inf
     return None if right else "not a number from 0 on"
+
+
+def _signed_fault(values: Sequence[Any]) -> str | None:
+    right = len(values) == 1 and isinstance(values[0], int | float) and math.isfinite(values[0])
+    return None if right else "not a number"
+
+
+_FAULTS = {"float": _share_fault, "Signed": _signed_fault}

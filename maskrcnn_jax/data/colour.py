@@ -6,6 +6,7 @@ import numpy as np
 import tensorflow as tf
 from jaxtyping import Float, Float32, Int, UInt8, UInt16
 
+from maskrcnn_jax.images import intensity
 from maskrcnn_jax.data.synthetic import EOSIN, HAEMATOXYLIN
 
 Image = UInt8[tf.Tensor, "H W 3"]
@@ -46,6 +47,47 @@ def stain_jitter(
     mix = tf.matmul(unmix * factors, stains)
     density = tf.tensordot(_density(image), mix, 1) + tf.linalg.matvec(stains, shifts, transpose_a=True)
     return _to_uint8(256 * tf.exp(-density * np.float32(np.log(10))) - 1), layers
+
+
+def gamma(image: Image, layers: Layers, seed: Seed, *, spread: float) -> tuple[Image, Layers]:
+    """Raises the values, as shares of 255, to a power between exp(-spread) and exp(spread)."""
+    power = tf.exp(_uniform(seed, -spread, spread))
+    return _to_uint8(255 * (tf.cast(image, tf.float32) / 255) ** power), layers
+
+
+def invert(image: Image, layers: Layers, seed: Seed, *, share: float) -> tuple[Image, Layers]:
+    """Shows a `share` of the images as their negatives: bright nuclei become dark ones."""
+    return tf.where(_uniform(seed, 0, 1) < share, 255 - image, image), layers
+
+
+def to_grey(image: Image, layers: Layers, seed: Seed, *, share: float) -> tuple[Image, Layers]:
+    """Takes the colour from a `share` of the images (luminance of ITU-R BT.601)."""
+
+    def grey() -> Image:
+        return tf.repeat(tf.image.rgb_to_grayscale(image), 3, axis=2)
+
+    return tf.cond(_uniform(seed, 0, 1) < share, grey, lambda: image), layers
+
+
+def channel_shuffle(image: Image, layers: Layers, seed: Seed, *, share: float) -> tuple[Image, Layers]:
+    """Puts the channels of a `share` of the images into another order: another stain, as it were."""
+    coin_seed, order_seed = tf.unstack(tf.random.split(seed))
+    order = tf.random.experimental.stateless_shuffle(tf.range(3), order_seed)
+    return tf.where(_uniform(coin_seed, 0, 1) < share, tf.gather(image, order, axis=2), image), layers
+
+
+def tint(image: Image, layers: Layers, seed: Seed, *, share: float, least: float) -> tuple[Image, Layers]:
+    """Dims each channel of a `share` of the images to between `least` and all: fluorescence in one colour."""
+    coin_seed, gain_seed = tf.unstack(tf.random.split(seed))
+    gains = _uniform(gain_seed, least, 1, [3])
+    dimmed = _to_uint8(tf.cast(image, tf.float32) * (gains / tf.reduce_max(gains)))
+    return tf.where(_uniform(coin_seed, 0, 1) < share, dimmed, image), layers
+
+
+def stretch_grey(image: Image, layers: Layers, seed: Seed) -> tuple[Image, Layers]:
+    """Stretches images without colour between two percentiles, as `images.intensity` does for prediction."""
+    stretched = tf.numpy_function(intensity.stretch_grey, [image], tf.uint8, stateful=False)
+    return tf.ensure_shape(stretched, image.shape), layers
 
 
 def _stain_matrix() -> Float32[np.ndarray, "3 3"]:

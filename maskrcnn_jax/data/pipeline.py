@@ -29,6 +29,7 @@ def batches(
     batch_size: int,
     max_instances: int,
     seed: int,
+    shares: Mapping[str, float] | None = None,
     start_step: int = 0,
     steps: int | None = None,
     process_index: int = 0,
@@ -46,6 +47,8 @@ def batches(
       max_instances: G. Of an image with more instances the first G stay; the pixels of the others become
         background, and `Batch.cut` says how many they were.
       seed: of the order and of the augmentation.
+      shares: by beginning of the records' names, which share of the draws they get, each of them as often
+        as the next; None draws all records equally often.
       start_step: the first step; a run that resumes there gets what it would have got.
       steps: how many to give, None for no end.
       process_index, process_count: each process gets its own equal slice of every step's batch.
@@ -67,7 +70,8 @@ def batches(
     share = batch_size // process_count
     failures: list[Exception] = []
     read, depth = _in_memory(records) if isinstance(records, list | tuple) else _on_demand(records, failures)
-    make_sample = _sampler(read, len(records), depth, compose(augment), canvas, max_instances, seed)
+    deck = make_deck([record.name for record in records], shares) if shares else np.arange(len(records))
+    make_sample = _sampler(read, deck, depth, compose(augment), canvas, max_instances, seed)
 
     @tf.autograph.experimental.do_not_convert
     def numbered(k: tf.Tensor) -> Batch:
@@ -120,7 +124,7 @@ def tight_boxes(
 
 def _sampler(
     read: Read,
-    count: int,
+    deck: Int[np.ndarray, "draws"],
     depth: int,
     augment: Augmentation,
     canvas: tuple[int, int],
@@ -130,7 +134,7 @@ def _sampler(
     """Graph code that makes one sample, a Batch without its first axis, from its number."""
 
     def make_sample(number: tf.Tensor) -> Batch:
-        index = _permuted(number, count, seed)
+        index = tf.gather(tf.constant(deck), _permuted(number, len(deck), seed))
         image, layers, classes, crowd, layer = read(index)
         key = tf.stack([tf.constant(seed, tf.int64), number])
         image, layers = augment(image, layers, key)
@@ -153,6 +157,24 @@ def _sampler(
         )
 
     return make_sample
+
+
+def make_deck(names: Sequence[str], shares: Mapping[str, float]) -> Int[np.ndarray, "draws"]:
+    """Positions of `names`, repeated so that one pass through them draws each kind by its share.
+
+    A kind are the names that begin alike. The least drawn record comes four times in a pass, the others
+    as often as their kind's share asks, rounded: shares hold to an eighth of themselves at worst.
+
+    Raises:
+      ValueError: a name belongs to no kind or to several, or a kind has no names.
+    """
+    kinds = [[kind for kind in shares if name.startswith(kind)] for name in names]
+    wrong = [name for name, found in zip(names, kinds, strict=True) if len(found) != 1]
+    empty = [kind for kind in shares if [kind] not in kinds]
+    _require(not wrong, f"data.shares {dict(shares)}: these names begin with none or several: {wrong[:5]}")
+    _require(not empty, f"data.shares: no record's name begins with {', '.join(empty)}")
+    wanted = np.array([shares[found[0]] / kinds.count(found) for found in kinds])
+    return np.repeat(np.arange(len(names)), np.rint(4 * wanted / wanted.min()).astype(int))
 
 
 def _in_memory(records: Sequence[Record]) -> tuple[Read, int]:

@@ -8,12 +8,19 @@ from functools import cached_property
 
 import jax
 import numpy as np
-from jaxtyping import Shaped
+from jaxtyping import Shaped, UInt8
 
 from maskrcnn_jax.compilations import CountedJit
 from maskrcnn_jax.config import MaskRCNNConfig
+<<<<<<< HEAD:maskrcnn_jax/prediction/predictor.py
 from maskrcnn_jax.images.pixels import as_rgb, fault_of
 from maskrcnn_jax.masks.pasting import paste_rle
+=======
+from maskrcnn_jax.images.intensity import stretch_grey
+from maskrcnn_jax.inference.paste import paste_rle
+from maskrcnn_jax.inference.pixels import as_rgb, fault_of
+from maskrcnn_jax.inference.resize import resize, target_size
+>>>>>>> 8119761 (Recipe of the shipped model: one similarity a window, intensities of grey images, blur, noise; draws by kind):maskrcnn_jax/inference/predictor.py
 from maskrcnn_jax.models.mask_rcnn import MaskRCNN
 from maskrcnn_jax.prediction.resize import resize, target_size
 from maskrcnn_jax.structures import Detections, Result
@@ -98,7 +105,7 @@ class Predictor:
             canvas = np.zeros((len(group), *bucket, 3), np.uint8)
             sizes = np.array([plans[i][0] for i in group], np.int32)
             for slot, i in zip(canvas, group, strict=True):
-                slot[: plans[i][0][0], : plans[i][0][1]] = resize(as_rgb(images[i]), plans[i][0])
+                slot[: plans[i][0][0], : plans[i][0][1]] = resize(self._pixels(images[i]), plans[i][0])
             pending.append((group, sizes, self._detect(self._params, *jax.device_put((canvas, sizes)))))
 
         results = {}
@@ -122,6 +129,9 @@ class Predictor:
             digest.update(jax.tree_util.keystr(path).encode())
             digest.update(np.ascontiguousarray(leaf).data)
         return digest.hexdigest()
+
+    def _pixels(self, image: Shaped[np.ndarray, "H W *C"]) -> UInt8[np.ndarray, "H W 3"]:
+        return stretch_grey(as_rgb(image)) if self.config.stretch_grey else as_rgb(image)
 
     def _plan(self, shape: Size, frame: Size | None, zoom: float) -> tuple[Size, Size]:
         """The height and width at which the model sees an image, and those of its bucket."""

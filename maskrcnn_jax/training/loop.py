@@ -137,6 +137,7 @@ class _Run:
             batch_size=config.batch_size,
             max_instances=config.data.max_instances,
             seed=config.seed,
+            shares=config.data.get("shares"),
             start_step=first,
             steps=config.steps - first,
         )
