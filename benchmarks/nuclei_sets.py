@@ -2,10 +2,10 @@
 
     python benchmarks/nuclei_sets.py --out runs/data/nuclei --share 0.15 FOLDER FOLDER ...
 
-Each FOLDER is a data set of mask folders or of label images. Written are `train` and `validation` under --out,
-as label images, their names beginning with what they show: `fluorescence_` (grey on black), `grey_` (grey,
-bright field) and `colour_`. Tiles of one mosaic, whose facing edges agree, stay together. Mosaics are shared out
-look by look (kind and size), so that each look with two mosaics or more is in both parts.
+Each FOLDER is a data set of mask folders or of label images. Written are `train` and `validation` under
+--out, as label images, their names beginning with what they show: `fluorescence_` (grey on black), `grey_`
+(grey, bright field) and `colour_`. Tiles of one mosaic, whose facing edges agree, stay together. Mosaics are
+shared out look by look (kind and size), so that each look with two mosaics or more is in both parts.
 """
 
 import argparse

@@ -1,7 +1,7 @@
 """The shipped model `nuclei`: nuclei in fluorescence, bright field and H&E, from CC0 images alone.
 
-    python benchmarks/nuclei_sets.py --out runs/data/nuclei DSB2018_FOLDER ...
-    python train.py --config configs/nuclei.py
+python benchmarks/nuclei_sets.py --out runs/data/nuclei DSB2018_FOLDER ...
+python train.py --config configs/nuclei.py
 """
 
 from ml_collections import ConfigDict

@@ -1,4 +1,4 @@
-"""One window of an image, moved, turned, mirrored and scaled at once, so that pixels are resampled only once."""
+"""A window of an image, moved, turned, mirrored and scaled at once: pixels are resampled only once."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def random_affine(
 
     The scale lies between `smallest` and `largest`, halving as likely as doubling; the angle within
     +- `degrees`; half of the windows are mirrored. The window's middle is drawn so that, unturned, it stays
-    inside; where a corner leaves the image nevertheless, the nearest pixel is repeated and nothing is labelled.
+    inside; where a corner leaves the image all the same, the nearest pixel is repeated and has no label.
 
     Args:
       offset_x, offset_y: where labels lie beside what the image shows, in pixels to the right and down; the

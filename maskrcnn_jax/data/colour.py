@@ -6,8 +6,8 @@ import numpy as np
 import tensorflow as tf
 from jaxtyping import Float, Float32, Int, UInt8, UInt16
 
-from maskrcnn_jax.images import intensity
 from maskrcnn_jax.data.synthetic import EOSIN, HAEMATOXYLIN
+from maskrcnn_jax.images import intensity
 
 Image = UInt8[tf.Tensor, "H W 3"]
 Layers = UInt16[tf.Tensor, "L H W"]

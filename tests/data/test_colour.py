@@ -10,6 +10,12 @@ from maskrcnn_jax.data.synthetic import EOSIN, HAEMATOXYLIN, draw_records
 NOTHING = {
     "brightness_contrast": {"brightness": 0, "contrast": 0},
     "stain_jitter": {"scale": 0, "shift": 0},
+    "gamma": {"spread": 0},
+    "invert": {"share": 0},
+    "to_grey": {"share": 0},
+    "channel_shuffle": {"share": 0},
+    "tint": {"share": 0, "least": 0},
+    "stretch_grey": {},
 }
 STRONG = {
     "brightness_contrast": {"brightness": 0.3, "contrast": 0.3},
@@ -112,3 +118,46 @@ def test_what_is_no_stain_stays(rng):
     out, _ = OPS["stain_jitter"](image, image[None, ..., 0], seeds(3)[2], scale=0.3, shift=0.0)
     assert np.abs(rest(out.numpy()) - rest(image)).max() < 0.02
     assert abs(rest(out.numpy()).mean() - 0.05) < 0.002
+
+
+def test_a_negative_is_the_complement_and_grey_has_equal_channels(rng):
+    image = rng.integers(0, 256, (20, 20, 3), np.uint8)
+    layers = np.zeros((1, 20, 20), np.uint16)
+    np.testing.assert_array_equal(OPS["invert"](image, layers, seeds(1)[0], share=1.0)[0], 255 - image)
+    grey = OPS["to_grey"](image, layers, seeds(1)[0], share=1.0)[0].numpy()
+    assert (grey == grey[..., :1]).all()
+    np.testing.assert_allclose(grey[..., 0], image @ [0.299, 0.587, 0.114], atol=1)
+
+
+def test_shuffled_channels_are_the_same_channels_in_every_order(rng):
+    image = rng.integers(0, 256, (8, 8, 3), np.uint8)
+    layers = np.zeros((1, 8, 8), np.uint16)
+    orders = set()
+    for seed in seeds(60):
+        out = OPS["channel_shuffle"](image, layers, seed, share=1.0)[0].numpy()
+        places = [[np.array_equal(out[..., c], image[..., k]) for k in range(3)] for c in range(3)]
+        assert np.array(places).sum(axis=0).tolist() == [1, 1, 1]
+        orders.add(tuple(np.argmax(places, axis=1).tolist()))
+    assert len(orders) == 6
+
+
+def test_gamma_keeps_black_white_and_the_order_of_greys():
+    image = np.repeat(np.arange(256, dtype=np.uint8)[None, :, None], 3, axis=2)
+    layers = np.zeros((1, 1, 256), np.uint16)
+    middles = []
+    for seed in seeds(20):
+        out = OPS["gamma"](image, layers, seed, spread=0.5)[0].numpy()[0, :, 0].astype(int)
+        assert out[0] == 0 and out[255] == 255 and (np.diff(out) >= 0).all()
+        middles.append(out[128])
+    low, high = (255 * (128 / 255) ** np.exp(p) for p in (0.5, -0.5))
+    assert low - 1 <= min(middles) < 120 and 136 < max(middles) <= high + 1
+
+
+def test_a_tint_leaves_one_channel_whole_and_dims_the_others(rng):
+    image = rng.integers(50, 256, (20, 20, 3), np.uint8)
+    layers = np.zeros((1, 20, 20), np.uint16)
+    for seed in seeds(10):
+        out = OPS["tint"](image, layers, seed, share=1.0, least=0.2)[0].numpy()
+        gains = out.reshape(-1, 3).mean(axis=0) / image.reshape(-1, 3).mean(axis=0)
+        np.testing.assert_allclose(gains.max(), 1.0, atol=1e-3)
+        assert (gains > 0.19).all()

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from maskrcnn_jax.data.pipeline import batches, hide_gpus_from_tensorflow, tight_boxes
+from maskrcnn_jax.data.pipeline import batches, hide_gpus_from_tensorflow, make_deck, tight_boxes
 from maskrcnn_jax.data.records import Record, encode_layers
 from maskrcnn_jax.data.synthetic import draw_records
 
@@ -250,3 +250,28 @@ def test_the_room_needs_no_jax():
     code = f"import sys; sys.modules['jax'] = sys.modules['flax'] = None; import {rooms}"
     environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"}
     subprocess.run([sys.executable, "-c", code], check=True, env=environment)
+
+
+def test_kinds_are_drawn_by_their_shares(drawn):
+    names = ["a_1", "a_2", "a_3", "b_1", "c_1"]
+    records = [dataclasses.replace(r, name=n) for r, n in zip(drawn, names, strict=True)]
+    shares = {"a": 0.5, "b": 0.4, "c": 0.1}
+    draws = [names[int(b.index[0])][0] for b in stream(records, shares=shares, steps=400)]
+    for kind, share in shares.items():
+        assert abs(draws.count(kind) / len(draws) - share) < 0.08
+    deck = make_deck(names, shares)
+    assert {int((deck == n).sum()) for n in range(3)} == {7}, "records of a kind are drawn equally often"
+
+
+@pytest.mark.parametrize(
+    ("shares", "message"),
+    [({"a": 1.0}, r"begin with none or several: \['b_1', 'c_1'\]"), ({"": 1.0, "a": 1.0}, "several")],
+)
+def test_kinds_that_do_not_fit_the_names_are_told(shares, message):
+    with pytest.raises(ValueError, match=message):
+        make_deck(["a_1", "b_1", "c_1"], shares)
+
+
+def test_a_kind_without_records_is_told():
+    with pytest.raises(ValueError, match="no record's name begins with z"):
+        make_deck(["a_1"], {"a": 0.5, "z": 0.5})
