@@ -1,7 +1,8 @@
 """Bundles: a model to hand on, as a folder of `config.json` and `model.safetensors`.
 
 `config.json` holds `format`, `version`, `package` (which release wrote it), `sha256` (of the weights'
-file) and `config`. The weights are float32, named by their paths joined by "/".
+file), `config`, and `about`, what its maker says of the model. The weights are named by their paths joined by
+"/"; they are float32, or, where a bundle is to be small, kernels are float16.
 """
 
 import hashlib
@@ -9,6 +10,7 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,16 +32,24 @@ from maskrcnn_jax.interop.trees import (
 )
 
 FORMAT = "maskrcnn_jax bundle"
-VERSION = 1
+VERSION = 2  # 1 knew neither float16 nor `about`
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
+_DEFAULTS = {"about": {}}  # of fields that version 1 did not have
 
 
 class BundleError(ValueError):
     """A bundle cannot be read or written; the message says which file, what is wrong and what to do."""
 
 
-def save_bundle(folder: str | os.PathLike, config: MaskRCNNConfig, params: Tree) -> None:
+def save_bundle(
+    folder: str | os.PathLike,
+    config: MaskRCNNConfig,
+    params: Tree,
+    *,
+    half: bool = False,
+    about: Mapping[str, Any] | None = None,
+) -> None:
     """Writes a bundle, replacing the one that may be there.
 
     Everything is written beside `folder` first and moved in place at the end: a reader never meets half
@@ -49,14 +59,22 @@ def save_bundle(folder: str | os.PathLike, config: MaskRCNNConfig, params: Tree)
       folder: of the bundle; its parents are made.
       config: of the model.
       params: nested dicts of float32 arrays.
+      half: kernels are rounded to float16, which halves the file.
+      about: plain values that `read_about` gives back.
 
     Raises:
-      BundleError: a tensor is not float32, not finite or not the config's; or `folder` holds something
+      BundleError: a tensor is not float32, not finite (as float16, where `half`) or not the config's; or `folder` holds something
         else than a bundle.
     """
     folder = Path(folder).absolute()
     flat = {path: np.ascontiguousarray(array) for path, array in flatten(params).items()}
-    faults = _tensor_faults(flat) + mismatches(expected_shapes(config), shapes(flat))
+    faults = [
+        f"{path}: {array.dtype}, not float32" for path, array in flat.items() if array.dtype != np.float32
+    ]
+    if half:
+        with np.errstate(over="ignore"):  # told below as not finite
+            flat = {path: a.astype(np.float16) if a.ndim > 1 else a for path, a in flat.items()}
+    faults = (faults or non_finite(flat)) + mismatches(expected_shapes(config), shapes(flat))
     if faults:
         raise BundleError(_listing(f"{folder}: these parameters are not fit for a bundle", faults))
     if folder.exists() and not _is_replaceable(folder):
@@ -72,6 +90,7 @@ def save_bundle(folder: str | os.PathLike, config: MaskRCNNConfig, params: Tree)
             "package": maskrcnn_jax.__version__,
             "sha256": _digest(new / WEIGHTS_FILE),
             "config": config.to_dict(),
+            "about": dict(about or {}),
         }
         (new / CONFIG_FILE).write_text(json.dumps(header, indent=2) + "\n")
         # safetensors writes for the owner alone; a bundle is to be handed on.
@@ -83,7 +102,7 @@ def load_bundle(folder: str | os.PathLike) -> tuple[MaskRCNNConfig, Tree]:
     """Reads and checks a bundle.
 
     Returns:
-      The model's configuration and its parameters, nested dicts of float32 NumPy arrays.
+      The model's configuration and its parameters, nested dicts of NumPy arrays, float32 in any case.
 
     Raises:
       BundleError: a file is missing, damaged, of a newer version, or its tensors do not fit the config.
@@ -101,6 +120,11 @@ def load_bundle(folder: str | os.PathLike) -> tuple[MaskRCNNConfig, Tree]:
     if faults:
         raise BundleError(_listing(f"{folder / WEIGHTS_FILE} does not fit {CONFIG_FILE}; restore it", faults))
     return config, nest(flat)
+
+
+def read_about(folder: str | os.PathLike) -> dict[str, Any]:
+    """What the bundle's maker says of the model; empty where nothing is said. Raises as `load_bundle`."""
+    return _read_header(Path(folder)).get("about", {})
 
 
 def _read_header(folder: Path) -> dict[str, Any]:
@@ -122,8 +146,10 @@ def _read_header(folder: Path) -> dict[str, Any]:
             f"{path}: format version {version}, written by maskrcnn_jax {header.get('package')}; this is "
             f"{maskrcnn_jax.__version__}, which reads up to version {VERSION}: upgrade maskrcnn_jax"
         )
-    kinds = {"config": dict, "sha256": str}
-    wrong = [name for name, kind in kinds.items() if not isinstance(header.get(name), kind)]
+    kinds = {"config": dict, "sha256": str, "about": dict}
+    wrong = [
+        name for name, kind in kinds.items() if not isinstance(header.get(name, _DEFAULTS.get(name)), kind)
+    ]
     if wrong:
         raise BundleError(f"{path}: {' and '.join(wrong)} missing or of another type; save the bundle again")
     return header
@@ -141,17 +167,15 @@ def _read_weights(path: Path, sha256: str) -> Flat:
             f"{path} is not the file that {CONFIG_FILE} was written with (its sha256 differs): "
             "copy or save the bundle again"
         )
-    faults = _tensor_faults(flat)
+    faults = [
+        f"{path}: {array.dtype}, neither float32 nor float16"
+        for path, array in flat.items()
+        if array.dtype not in (np.float32, np.float16)
+    ]
+    faults = faults or non_finite(flat)
     if faults:
         raise BundleError(_listing(f"{path}: unusable tensors; save the bundle again", faults))
-    return flat
-
-
-def _tensor_faults(flat: Flat) -> list[str]:
-    other = [
-        f"{path}: {array.dtype}, not float32" for path, array in flat.items() if array.dtype != np.float32
-    ]
-    return other or non_finite(flat)
+    return {path: array.astype(np.float32, copy=False) for path, array in flat.items()}
 
 
 def _listing(title: str, faults: list[str]) -> str:

@@ -9,7 +9,7 @@ import pytest
 
 from maskrcnn_jax.config import BackboneConfig, MaskRCNNConfig, RoIConfig, RPNConfig
 from maskrcnn_jax.interop import bundle
-from maskrcnn_jax.interop.bundle import BundleError, load_bundle, save_bundle
+from maskrcnn_jax.interop.bundle import BundleError, load_bundle, read_about, save_bundle
 from maskrcnn_jax.interop.trees import expected_shapes, flatten, nest
 
 
@@ -205,3 +205,39 @@ def test_config_faults_name_their_fields(saved, config):
         BundleError, match=r"(?s)config\.json.*num_clases: unknown.*num_classes.*backbone\.depth"
     ):
         load_bundle(saved)
+
+
+def test_kernels_in_half_precision_are_rounded_once_and_take_half_the_room(tmp_path, config, params):
+    save_bundle(tmp_path / "whole", config, params)
+    save_bundle(tmp_path / "half", config, params, half=True)
+    sizes = [(tmp_path / name / "model.safetensors").stat().st_size for name in ("whole", "half")]
+    assert sizes[1] < 0.7 * sizes[0]
+    given, loaded = flatten(params), flatten(load_bundle(tmp_path / "half")[1])
+    for path, array in given.items():
+        expected = array.astype(np.float16).astype(np.float32) if array.ndim > 1 else array
+        assert loaded[path].dtype == np.float32
+        np.testing.assert_array_equal(loaded[path], expected)
+
+
+def test_a_kernel_too_large_for_half_precision_is_named(tmp_path, config, params):
+    params["rpn"]["conv"]["kernel"][0, 0, 0, 0] = 7e4
+    with pytest.raises(BundleError, match=r"rpn/conv/kernel: 1 of \d+ values are not finite"):
+        save_bundle(tmp_path / "b", config, params, half=True)
+    assert not (tmp_path / "b").exists()
+
+
+def test_what_the_maker_says_comes_back(tmp_path, config, params, saved):
+    assert read_about(saved) == {}
+    save_bundle(saved, config, params, about={"licence": "CC0", "metrics": {"AJI": 0.6}})
+    assert read_about(saved) == {"licence": "CC0", "metrics": {"AJI": 0.6}}
+    edit_header(saved, about="text")
+    with pytest.raises(BundleError, match="about missing or of another type"):
+        read_about(saved)
+
+
+def test_a_bundle_of_the_first_version_is_read(saved, params):
+    header = json.loads((saved / "config.json").read_text())
+    del header["about"]
+    (saved / "config.json").write_text(json.dumps(header | {"version": 1}))
+    assert_same(load_bundle(saved)[1], params)
+    assert read_about(saved) == {}
