@@ -63,8 +63,8 @@ def save_bundle(
       about: plain values that `read_about` gives back.
 
     Raises:
-      BundleError: a tensor is not float32, not finite (as float16, where `half`) or not the config's; or `folder` holds something
-        else than a bundle.
+      BundleError: a tensor is not float32, not finite (as float16, where `half`) or not the config's; or
+        `folder` holds something else than a bundle.
     """
     folder = Path(folder).absolute()
     flat = {path: np.ascontiguousarray(array) for path, array in flatten(params).items()}
@@ -124,7 +124,7 @@ def load_bundle(folder: str | os.PathLike) -> tuple[MaskRCNNConfig, Tree]:
 
 def read_about(folder: str | os.PathLike) -> dict[str, Any]:
     """What the bundle's maker says of the model; empty where nothing is said. Raises as `load_bundle`."""
-    return _read_header(Path(folder)).get("about", {})
+    return _read_header(Path(folder))["about"]
 
 
 def _read_header(folder: Path) -> dict[str, Any]:
@@ -146,10 +146,9 @@ def _read_header(folder: Path) -> dict[str, Any]:
             f"{path}: format version {version}, written by maskrcnn_jax {header.get('package')}; this is "
             f"{maskrcnn_jax.__version__}, which reads up to version {VERSION}: upgrade maskrcnn_jax"
         )
+    header = _DEFAULTS | header
     kinds = {"config": dict, "sha256": str, "about": dict}
-    wrong = [
-        name for name, kind in kinds.items() if not isinstance(header.get(name, _DEFAULTS.get(name)), kind)
-    ]
+    wrong = [name for name, kind in kinds.items() if not isinstance(header.get(name), kind)]
     if wrong:
         raise BundleError(f"{path}: {' and '.join(wrong)} missing or of another type; save the bundle again")
     return header

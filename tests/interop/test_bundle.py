@@ -178,7 +178,8 @@ def test_another_json_is_no_bundle(saved):
 def test_a_newer_version_asks_for_an_upgrade(saved):
     edit_header(saved, version=bundle.VERSION + 1, package="9.9.9")
     with pytest.raises(
-        BundleError, match=r"version 2, written by maskrcnn_jax 9\.9\.9.*upgrade maskrcnn_jax"
+        BundleError,
+        match=rf"version {bundle.VERSION + 1}, written by maskrcnn_jax 9\.9\.9.*upgrade maskrcnn_jax",
     ):
         load_bundle(saved)
 
