@@ -18,7 +18,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from maskrcnn_jax.data.entries import read_records
-from maskrcnn_jax.data.readers import list_entries
+from maskrcnn_jax.data.readers.formats import list_entries
 from maskrcnn_jax.data.records import Record
 from maskrcnn_jax.images.intensity import is_grey
 

@@ -149,6 +149,8 @@ class RoIConfig:
       smooth_l1_beta: where the box loss turns from square to linear; 0 is plain L1.
       mask_bins: RoIAlign's output side for the FPN mask branch.
       mask_sampling: its samples per bin side there; None as many as `sampling`.
+      mask_margin: by which share of a box's length the mask branch sees more at each of its sides, so that
+        a box that is too tight does not cut the mask; only for the FPN mask branch.
       mask_convs: 3x3 convolutions of the mask branch: 0 for C4, 4 for FPN.
       mask_channels: of the mask branch.
       mask_deconvs: 2x2 stride-2 transposed convolutions, each doubling the mask's side.
@@ -167,6 +169,7 @@ class RoIConfig:
     smooth_l1_beta: float = 1.0
     mask_bins: int = 14
     mask_sampling: int | None = None
+    mask_margin: float = 0.0
     mask_convs: int = 0
     mask_channels: int = 256
     mask_deconvs: int = 1
@@ -176,6 +179,9 @@ class RoIConfig:
             "roi", self, "samples", "bins", "fc_channels", "box_weights", "mask_bins", "mask_channels"
         )
         _require(len(self.box_weights) == 4, f"roi.box_weights has {len(self.box_weights)} values, not 4")
+        _require(
+            0 <= self.mask_margin <= 1, f"roi.mask_margin is {self.mask_margin}, not a share from 0 to 1"
+        )
         for name in ("sampling", "mask_sampling", "mask_convs", "mask_deconvs"):
             value = getattr(self, name)
             _require(value is None or value >= 0, f"roi.{name} is {value}, not at least 0")
@@ -243,6 +249,10 @@ class MaskRCNNConfig:
         _require(
             len(self.rpn.anchor_sizes) == levels,
             f"rpn.anchor_sizes has {len(self.rpn.anchor_sizes)} levels, the model {levels}",
+        )
+        _require(
+            self.fpn is not None or self.roi.mask_margin == 0,
+            f"roi.mask_margin is {self.roi.mask_margin}: a C4 head shares the box's features, it must be 0",
         )
         _require(
             self.fpn is not None or self.backbone.last_stage < 5,

@@ -16,6 +16,8 @@ from maskrcnn_jax.models.fpn import FPN
 from maskrcnn_jax.models.heads import C4Heads, Features, FPNHeads, select_class
 from maskrcnn_jax.models.layers import Fill, inside
 from maskrcnn_jax.models.resnet import ResNet
+from maskrcnn_jax.models.roi_heads import C4Heads, Features, FPNHeads
+from maskrcnn_jax.ops.boxes import grow
 from maskrcnn_jax.ops.sampling import Sample
 from maskrcnn_jax.structures import Batch, Detections, Proposals
 
@@ -136,8 +138,12 @@ class MaskRCNN(nn.Module):
         classes: Int[Array, "B D"],
         valid: Bool[Array, "B D"],
     ) -> Float[Array, "B D M M"]:
-        """Mask probabilities of each valid box for its class; padding must come last, and gets zeros."""
+        """Mask probabilities of each valid box, grown by `roi.mask_margin`, for its class.
+
+        Padding must come last, and gets zeros.
+        """
         heads, params = self.roi_heads.unbind()
+        boxes = grow(boxes, self.config.roi.mask_margin)
 
         def predict(boxes, classes):
             logits = heads.apply(params, features, boxes, method="masks")
@@ -178,6 +184,7 @@ class MaskRCNN(nn.Module):
         # Foreground comes first, so that the mask branch needs only this many rows.
         most = int(self.config.roi.samples * self.config.roi.positive_fraction)
         foreground = jax.tree.map(lambda x: x[:, :most], rois)
+        foreground = foreground._replace(boxes=grow(foreground.boxes, self.config.roi.mask_margin))
         if shared is not None:
             shared = flat(shared.reshape(*rois.valid.shape, *shared.shape[1:])[:, :most])
         targets = functools.partial(roi_training.roi_mask_targets, size=self.config.mask_size)

@@ -6,6 +6,7 @@ Boxes are XYXY corners in pixels with continuous coordinates: width is x1 - x0, 
 import math
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
 # No side of an anchor grows by more than this factor in one step: exp() stays finite. Detectron2's value.
@@ -113,6 +114,17 @@ def clip(boxes: Float[Array, "*N 4"], size: Int[Array, "2"]) -> Float[Array, "*N
         jnp.clip(y1, 0, height),
     )
     return jnp.stack(clipped, axis=-1)
+
+
+def grow(boxes: Float[Array, "*N 4"], share: float) -> Float[Array, "*N 4"]:
+    """Boxes whose sides each move outwards by `share` of the box's length along their axis.
+
+    Works on NumPy arrays, too, and gives one then. Padding stays zero.
+    """
+    sides = boxes[..., 2:] - boxes[..., :2]
+    first, last = boxes[..., :2] - share * sides, boxes[..., 2:] + share * sides
+    join = np.concatenate if isinstance(boxes, np.ndarray) else jnp.concatenate
+    return join([first, last], axis=-1)
 
 
 def _corners(boxes: Float[Array, "*N 4"]) -> tuple[Float[Array, "*N"], ...]:

@@ -12,16 +12,11 @@ from jaxtyping import Shaped, UInt8
 
 from maskrcnn_jax.compilations import CountedJit
 from maskrcnn_jax.config import MaskRCNNConfig
-<<<<<<< HEAD:maskrcnn_jax/prediction/predictor.py
+from maskrcnn_jax.images.intensity import stretch_grey
 from maskrcnn_jax.images.pixels import as_rgb, fault_of
 from maskrcnn_jax.masks.pasting import paste_rle
-=======
-from maskrcnn_jax.images.intensity import stretch_grey
-from maskrcnn_jax.inference.paste import paste_rle
-from maskrcnn_jax.inference.pixels import as_rgb, fault_of
-from maskrcnn_jax.inference.resize import resize, target_size
->>>>>>> 8119761 (Recipe of the shipped model: one similarity a window, intensities of grey images, blur, noise; draws by kind):maskrcnn_jax/inference/predictor.py
 from maskrcnn_jax.models.mask_rcnn import MaskRCNN
+from maskrcnn_jax.ops.boxes import grow
 from maskrcnn_jax.prediction.resize import resize, target_size
 from maskrcnn_jax.structures import Detections, Result
 
@@ -113,7 +108,9 @@ class Predictor:
             detections = jax.device_get(detections)
             for row, i in enumerate(group):
                 one = Detections(*(field[row] for field in detections))
-                results[i] = to_result(one, tuple(sizes[row].tolist()), images[i].shape[:2])
+                size = tuple(sizes[row].tolist())
+                margin = self.config.roi.mask_margin
+                results[i] = to_result(one, size, images[i].shape[:2], mask_margin=margin)
         return [results[i] for i in range(len(images))]
 
     @property
@@ -154,13 +151,16 @@ def _warn_of_shapes(message: str) -> None:
     logging.getLogger(__name__).warning("%s. Fewer `buckets` mean fewer compilations.", message)
 
 
-def to_result(detections: Detections, size: tuple[int, int], original: tuple[int, int]) -> Result:
+def to_result(
+    detections: Detections, size: tuple[int, int], original: tuple[int, int], *, mask_margin: float = 0.0
+) -> Result:
     """One image's detections on the host, from the model's frame to the image's own.
 
     Args:
       detections: arrays without a batch axis; padding and boxes that are empty after clipping are dropped.
       size: height and width that the model saw, in pixels.
       original: height and width of the image.
+      mask_margin: by which share of its length the mask of a box reaches beyond it at each side.
     """
     height, width = (int(side) for side in original)
     valid = np.asarray(detections.valid)
@@ -176,7 +176,7 @@ def to_result(detections: Detections, size: tuple[int, int], original: tuple[int
         boxes=boxes,
         scores=scores.astype(np.float32),
         classes=classes.astype(np.int32),
-        masks=paste_rle(masks, boxes, (height, width)),
+        masks=paste_rle(masks, grow(boxes, mask_margin), (height, width)),
         size=(height, width),
     )
 

@@ -302,3 +302,27 @@ def test_initial_parameters_are_traceable():
     shapes = param_shapes(FPN)
     assert jax.tree.structure(traced) == jax.tree.structure(shapes)
     assert jax.tree.leaves(traced) == jax.tree.leaves(shapes)
+
+
+def test_the_mask_branch_sees_more_than_its_box(images):
+    """With a margin, masks are those that the same model without one draws in boxes that are larger."""
+    plain, wide = (
+        Model(FPN),
+        Model(dataclasses.replace(FPN, roi=dataclasses.replace(FPN.roi, mask_margin=0.25))),
+    )
+    found = wide.detect(images, SIZES)
+    sides = np.tile(found.boxes[..., 2:] - found.boxes[..., :2], 2)
+    grown = found.boxes + 0.25 * sides * np.array([-1, -1, 1, 1], np.float32)
+
+    def masks(params, boxes, classes, valid):
+        model = MaskRCNN(FPN).bind({"params": params})
+        return model.detect_masks(model.features(images, jnp.asarray(SIZES)), boxes, classes, valid)
+
+    expected = jax.jit(masks, compiler_options=_QUICK)(plain.params, grown, found.classes, found.valid)
+    np.testing.assert_allclose(found.masks, expected, atol=1e-5)
+    assert np.abs(found.masks - plain.detect(images, SIZES).masks).max() > 1e-3
+
+
+def test_a_c4_head_has_no_margin():
+    with pytest.raises(ValueError, match=r"roi.mask_margin is 0.1: a C4 head shares"):
+        dataclasses.replace(C4, roi=dataclasses.replace(C4.roi, mask_margin=0.1))

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from maskrcnn_jax.ops.boxes import area, clip, decode, encode, pairwise_iou
+from maskrcnn_jax.ops.boxes import area, clip, decode, encode, grow, pairwise_iou
 
 WEIGHTS = [(1.0, 1.0, 1.0, 1.0), (10.0, 10.0, 5.0, 5.0)]
 
@@ -120,3 +120,15 @@ def test_box_deltas_are_detectron2s(golden, weights):
     np.testing.assert_allclose(decoded, data[f"decoded_{name}"], rtol=1e-5, atol=1e-3)
     multi = decode(data[f"multi_deltas_{name}"].reshape(-1, 3, 4), data["src"][:, None], weights)
     np.testing.assert_allclose(multi.reshape(-1, 12), data[f"multi_decoded_{name}"], rtol=1e-5, atol=1e-3)
+
+
+def test_grown_boxes_keep_their_middle_and_padding_stays_zero(rng):
+    corners = rng.uniform(0, 90, (20, 2))
+    boxes = np.concatenate([corners, corners + rng.uniform(1, 50, (20, 2))], axis=1).astype(np.float32)
+    boxes[3] = 0
+    grown = np.asarray(grow(jnp.asarray(boxes), 0.1))
+    np.testing.assert_allclose(grown[:, 2:] - grown[:, :2], 1.2 * (boxes[:, 2:] - boxes[:, :2]), rtol=1e-4)
+    np.testing.assert_allclose(grown[:, 2:] + grown[:, :2], boxes[:, 2:] + boxes[:, :2], rtol=1e-5)
+    assert not grown[3].any()
+    np.testing.assert_array_equal(grow(boxes, 0.1), grown)
+    np.testing.assert_array_equal(grow(boxes, 0.0), boxes)

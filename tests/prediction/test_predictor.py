@@ -256,3 +256,18 @@ def test_tiles_of_a_real_model_compile_once(tiny, rng):
             np.testing.assert_array_equal(tiled.boxes, alone.boxes)
             assert tiled.masks == alone.masks
     assert predictor.compilations == 1
+
+
+def test_a_mask_with_a_margin_reaches_beyond_its_box():
+    """A disc that fills the inner half of a mask of margin 1/2 is pasted onto the box itself."""
+    rows, columns = np.mgrid[:40, :40] + 0.5
+    disc = ((rows - 20) ** 2 + (columns - 20) ** 2 <= 10**2).astype(np.float32)
+    detections = Detections(
+        np.array([[20, 30, 60, 70]], np.float32), np.ones(1), np.zeros(1, int), disc[None], np.ones(1, bool)
+    )
+    result = to_result(detections, (100, 100), (100, 100), mask_margin=0.5)
+    mask = coco.decode(result.masks[0]).astype(bool)
+    y, x = np.mgrid[:100, :100] + 0.5
+    expected = (y - 50) ** 2 + (x - 40) ** 2 <= 20**2
+    assert (mask & expected).sum() / (mask | expected).sum() > 0.95
+    np.testing.assert_array_equal(result.boxes, [[20, 30, 60, 70]])
