@@ -2,8 +2,8 @@
 
     python train.py --config configs/nuclei_he.py
 
-Its images are CC BY-NC-SA: the weights are for research. Validated on the last four images by name; the shipped
-weights have seen those four, too (`--config.data.validation_images=0`).
+Its images are CC BY-NC-SA: the weights are for research. Validated on the last four images by name; the
+shipped weights have seen those four, too (`--config.data.validation_images=0`).
 """
 
 import importlib.util
@@ -16,13 +16,13 @@ def get_config() -> ConfigDict:
     config = _nuclei()
     config.init_from = "runs/nuclei/bundle"
     config.model.roi.mask_margin = 0.1
+    config.data.shares = ConfigDict()
     config.data.update(
         {
             "format": "mask_folder",
             "path": "../shared/data/vrdl/train",
             "validation_images": 4,
             "validation_path": "",
-            "shares": {},
             # Labels lie above and to the left of what the images show: `maskrcnn-jax check` measures it.
             "augment": (
                 {
