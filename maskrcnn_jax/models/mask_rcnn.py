@@ -16,7 +16,6 @@ from maskrcnn_jax.models.fpn import FPN
 from maskrcnn_jax.models.heads import C4Heads, Features, FPNHeads, select_class
 from maskrcnn_jax.models.layers import Fill, inside
 from maskrcnn_jax.models.resnet import ResNet
-from maskrcnn_jax.models.roi_heads import C4Heads, Features, FPNHeads
 from maskrcnn_jax.ops.boxes import grow
 from maskrcnn_jax.ops.sampling import Sample
 from maskrcnn_jax.structures import Batch, Detections, Proposals
