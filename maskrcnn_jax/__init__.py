@@ -14,11 +14,12 @@ _PUBLIC = {
     "MaskRCNNConfig": "config",
     "Predictor": "prediction.predictor",
     "load_bundle": "interop.bundle",
+    "load_model": "zoo",
     "save_bundle": "interop.bundle",
 }
 _ROOMS = (
     *("commands", "data", "evaluation", "images", "interop", "masks"),
-    *("models", "ops", "outputs", "prediction", "training"),
+    *("models", "ops", "outputs", "prediction", "training", "zoo"),
 )
 
 __all__ = sorted(_PUBLIC)

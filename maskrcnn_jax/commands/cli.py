@@ -11,6 +11,7 @@ import maskrcnn_jax
 _COMMANDS = {
     "check": "find every fault of a data set, and count what it holds",
     "convert": "turn a Detectron2 model into a bundle",
+    "models": "list the models that come with the package",
     "predict": "find the objects in images and slides, and write them in the formats that people use",
     "sample": "draw images or a slide, to try everything without any data",
 }

@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from maskrcnn_jax.zoo import DEFAULT
+
 if TYPE_CHECKING:  # What is slow to import is imported where it is used.
     from rich.console import Console
 
@@ -38,7 +40,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PATH",
         help="image or slide, folder of them, or pattern such as 'in/*.png'",
     )
-    parser.add_argument("--bundle", type=Path, required=True, metavar="DIR", help="the model")
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument(
+        "--model", metavar="NAME", help=f"a model that `maskrcnn-jax models` lists; by default {DEFAULT}"
+    )
+    source.add_argument("--bundle", type=Path, metavar="DIR", help="a model of your own")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the results go")
     names = ",".join(FORMATS)
     parser.add_argument(
@@ -85,13 +91,14 @@ def run(arguments: argparse.Namespace) -> int:
     from maskrcnn_jax.prediction.journal import Journal
     from maskrcnn_jax.prediction.predictor import Predictor
     from maskrcnn_jax.prediction.test_time import Augmented
+    from maskrcnn_jax.zoo import load_model
 
     images, faults = find_images(arguments.paths)
     if not images:
         raise ValueError("there is nothing to predict\n  " + "\n  ".join(faults))
     ids = read_ids(arguments.ids) if arguments.ids else None
     jobs = _jobs(images, ids)
-    config, params = load_bundle(arguments.bundle)
+    config, params = load_bundle(arguments.bundle) if arguments.bundle else load_model(_model(arguments))
     categories = _categories(config.num_classes, arguments.classes, ids)
     color_by = arguments.color_by or ("class" if len(categories) > 1 else "object")
     outputs = Outputs(arguments.out, arguments.formats, categories, color_by=color_by)
@@ -121,6 +128,13 @@ def run(arguments: argparse.Namespace) -> int:
         journal.remove()
     _report(done, notes, arguments.out)
     return int(bool(faults) or failed > 0)
+
+
+def _model(arguments: argparse.Namespace) -> str:
+    """The name of the model that comes with the package; told where the user has not chosen one."""
+    if arguments.model is None:
+        print(f"the model is {DEFAULT!r}; others: --model NAME (see maskrcnn-jax models), --bundle DIR")
+    return arguments.model or DEFAULT
 
 
 def _jobs(images: Sequence[Path], ids: Ids | None) -> list[Job]:
