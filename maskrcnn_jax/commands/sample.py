@@ -1,4 +1,4 @@
-"""`maskrcnn-jax sample`: nuclei that the program draws, as files, to try everything without any data."""
+"""`maskrcnn-jax sample`: drawn nuclei, or a few real ones, as files, to try everything without any data."""
 
 from __future__ import annotations
 
@@ -23,6 +23,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--size", type=_count, metavar="PIXELS", help="side of an image, by default 256, or of a slide, 3000"
     )
     parser.add_argument("--seed", type=int, default=0, help="another one draws other nuclei")
+    parser.add_argument(
+        "--real",
+        action="store_true",
+        help="in place of drawn ones, two microscope images (CC0), with their nuclei as label images",
+    )
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -34,6 +39,10 @@ def run(arguments: argparse.Namespace) -> None:
     out = arguments.out
     if out.exists():
         raise ValueError(f"{out} exists already: choose another name or delete it")
+    if arguments.real:
+        _copy_real(out)
+        print(f"{out}: two images of 2018's Data Science Bowl (CC0), in the format labels")
+        return
     if out.suffix.lower() in _SLIDE_SUFFIXES:
         size = arguments.size or 3000
         _write_slide(out, size, arguments.seed)
@@ -41,6 +50,16 @@ def run(arguments: argparse.Namespace) -> None:
         return
     masks = _write_folder(out, arguments.images, arguments.size or 256, arguments.seed)
     print(f"{out}: {arguments.images} images with {masks} masks, in the format mask_folder")
+
+
+def _copy_real(folder: Path) -> None:
+    import shutil
+
+    from maskrcnn_jax.zoo import SAMPLES
+
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
+        shutil.copytree(SAMPLES, Path(temporary, "set")).rename(folder)
 
 
 def _write_folder(folder: Path, count: int, size: int, seed: int) -> int:

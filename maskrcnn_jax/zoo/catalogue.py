@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 DEFAULT = "nuclei"  # what `predict` uses where no model is named
 _FOLDER = Path(__file__).parent
+SAMPLES = _FOLDER / "samples"  # two images with their label images
 
 
 @dataclass(frozen=True)

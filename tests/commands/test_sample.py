@@ -24,6 +24,15 @@ def test_a_folder_is_a_data_set(tmp_path, capsys):
             np.testing.assert_array_equal(one.mask(n), other.mask(n))
 
 
+def test_the_real_images_are_a_data_set_of_label_images(tmp_path, capsys):
+    assert main(["sample", "--out", str(tmp_path / "new" / "set"), "--real"]) == 0
+    assert "CC0" in capsys.readouterr().out
+    found = read_records(list_entries("labels", tmp_path / "new" / "set").entries)
+    counts = {record.name: len(record.classes) for record in found}
+    assert counts == {"fluorescence": 46, "tissue": 98}
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["set"]
+
+
 def test_a_slide_has_levels_and_empty_glass(tmp_path):
     path = tmp_path / "slide.tif"
     assert main(["sample", "--out", str(path), "--size", "1500"]) == 0
