@@ -5,23 +5,19 @@ from __future__ import annotations
 import functools
 import hashlib
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float32, Int
-from scipy import ndimage
+from jaxtyping import Float32
 
 from maskrcnn_jax.data.anchor_fit import AnchorGrid, best_anchor_iou
+from maskrcnn_jax.data.doubts import NEAR_TWIN, image_doubts, shape_doubts, twin_doubts
 from maskrcnn_jax.data.entries import TWIN, Entry, Listing, Progress, in_order, read_entry
+from maskrcnn_jax.data.label_shift import Shift, common_shift, measure_shift
 from maskrcnn_jax.data.records import Fault, Record
 
-_SEMANTIC_PIECES = 8  # an instance in so many pieces is probably a class's whole area
-_PIECE_PIXELS = 4  # smaller pieces are specks and not counted there
-_HUGE_SHARE = 0.8  # so is the only instance, if it covers this much of the image; two cannot
-_BLACK = 16  # what 12-bit values in a 16-bit file stay below once only their high byte is kept
-_EIGHT_NEIGHBOURS = np.ones((3, 3), int)
+_SHIFT_IMAGES = 200  # more of them tell no more about how labels lie, and take their time
 
 
 @dataclass
@@ -36,7 +32,9 @@ class Survey:
       boxes, anchor_iou: of all instances: tight XYXY boxes, and the IoU of the best anchor.
       overlapping: how many instances share pixels with another one.
       duplicates: how many masks, annotations or images repeat another one.
+      near_duplicates: how many masks or annotations share most of their pixels with another one.
       unlabelled: the names of images without instances.
+      shift: by how much labels lie beside what the images show; None where they do not.
     """
 
     faults: list[Fault] = field(default_factory=list)
@@ -47,7 +45,9 @@ class Survey:
     anchor_iou: Float32[np.ndarray, "N"] = field(default_factory=lambda: np.zeros(0, np.float32))
     overlapping: int = 0
     duplicates: int = 0
+    near_duplicates: int = 0
     unlabelled: list[str] = field(default_factory=list)
+    shift: Shift | None = None
 
 
 class _Image(NamedTuple):
@@ -60,6 +60,7 @@ class _Image(NamedTuple):
     boxes: np.ndarray = np.zeros((0, 4), np.float32)
     anchor_iou: np.ndarray = np.zeros(0, np.float32)
     overlapping: int = 0
+    shift: tuple[float, float] | None = None
 
 
 def survey(
@@ -82,7 +83,9 @@ def survey(
     found = Survey(list(listing.faults), list(listing.doubts))
     look = functools.partial(_look, grids=grids, scale=scale, fragments=fragments)
     images, first = [], {}
-    pairs = zip(listing.entries, in_order(look, listing.entries), strict=True)
+    spread = {id(entry) for entry in listing.entries[:: len(listing.entries) // _SHIFT_IMAGES + 1]}
+    looks = in_order(lambda entry: look(entry, shift=id(entry) in spread), listing.entries)
+    pairs = zip(listing.entries, looks, strict=True)
     for done, (entry, image) in enumerate(pairs, start=1):
         found.faults += image.faults
         found.doubts += image.doubts
@@ -98,14 +101,19 @@ def survey(
     found.sizes.update(image.size for image in images)
     found.instances = [len(image.boxes) for image in images]
     found.overlapping = sum(image.overlapping for image in images)
-    found.duplicates = sum(fault.what.startswith(TWIN) for fault in found.faults + found.doubts)
+    faults = found.faults + found.doubts
+    found.duplicates = sum(fault.what.startswith(TWIN) for fault in faults)
+    found.near_duplicates = sum(fault.what.startswith(NEAR_TWIN) for fault in faults)
     if images:
         found.boxes = np.concatenate([image.boxes for image in images])
         found.anchor_iou = np.concatenate([image.anchor_iou for image in images])
+    found.shift = common_shift([image.shift for image in images if image.shift])
+    if found.shift:
+        found.doubts.append(_shift_doubt(found.shift))
     return found
 
 
-def _look(entry: Entry, grids: list[AnchorGrid], scale: float, fragments: float) -> _Image:
+def _look(entry: Entry, grids: list[AnchorGrid], scale: float, fragments: float, shift: bool) -> _Image:
     record, faults, doubts, origins = read_entry(entry)
     if record is None:
         return _Image(faults, doubts)
@@ -113,52 +121,33 @@ def _look(entry: Entry, grids: list[AnchorGrid], scale: float, fragments: float)
     scaled = (round(height * scale), round(width * scale))
     return _Image(
         faults,
-        [*doubts, *_image_doubts(entry, record), *_shape_doubts(record, origins, fragments)],
+        [
+            *doubts,
+            *image_doubts(record, entry.image),
+            *shape_doubts(record, origins, fragments),
+            *twin_doubts(record, origins),
+        ],
         hashlib.blake2b(record.image.tobytes() + bytes(str(record.size), "ascii"), digest_size=16).digest(),
         record.size,
         record.boxes,
         best_anchor_iou(record.boxes * np.float32(scale), scaled, grids).astype(np.float32),
         _overlapping(record),
+        measure_shift(record) if shift else None,
     )
 
 
-def _image_doubts(entry: Entry, record: Record) -> Iterator[Fault]:
-    brightest = record.image.max()
-    if brightest < _BLACK:
-        what = f"is nearly black: no value is above {brightest} of 255, as with 12 bits in a 16-bit file"
-        yield Fault(entry.image, what, "stretch the values to the whole range")
-
-
-def _shape_doubts(record: Record, origins: list[str], fragments: float) -> Iterator[Fault]:
-    """Instances that are rather several, a class's whole area, or all but the object."""
-    found = {
-        n: _pieces(record.layers[record.layer[n], y0:y1, x0:x1] == n + 1)
-        for n, (x0, y0, x1, y1) in enumerate(record.boxes.astype(int))
-        if not record.crowd[n]
-    }
-    shares = {n: pieces.sum() / np.prod(record.size) for n, pieces in found.items()}
-    huge = sum(share > _HUGE_SHARE for share in shares.values())
-    for n, pieces in found.items():
-        large, share = int((pieces >= _PIECE_PIXELS).sum()), shares[n]
-        if large >= _SEMANTIC_PIECES:
-            what = f"is one instance of {large} separate pieces, as in semantic labels"
-            yield Fault(origins[n], what, "label each object by itself")
-        elif len(origins) == 1 and share > _HUGE_SHARE:
-            what = f"is the only instance and covers {share:.0%} of the image, as in semantic labels"
-            yield Fault(origins[n], what, "label each object by itself")
-        elif huge > 1 and share > _HUGE_SHARE:
-            what = f"covers {share:.0%} of the image, and is not the only one, as in inverted masks"
-            yield Fault(origins[n], what, "save the background as 0 and the instance as 255")
-        elif pieces.sum() - pieces.max() > fragments * pieces.sum():
-            apart = 1 - pieces.max() / pieces.sum()
-            what = f"is in {len(pieces)} pieces, {apart:.0%} of it outside the largest"
-            yield Fault(origins[n], what, "delete the specks, or label the pieces as instances of their own")
-
-
-def _pieces(mask: np.ndarray) -> Int[np.ndarray, "pieces"]:
-    """Pixels of each 8-connected piece."""
-    labels, _ = ndimage.label(mask, _EIGHT_NEIGHBOURS)
-    return np.bincount(labels.ravel())[1:]
+def _shift_doubt(shift: Shift) -> Fault:
+    vertical = f"{abs(shift.down):.2f} px {'below' if shift.down > 0 else 'above'}"
+    horizontal = f"{abs(shift.right):.2f} px {'right' if shift.right > 0 else 'left'}"
+    what = (
+        f"lie {vertical} and {horizontal} of what the images show "
+        f"(median of {shift.images} images, +- {shift.error:.2f} px)"
+    )
+    remedy = (
+        "train with the augmentation random_affine and its "
+        f"offset_x = {shift.right:.2f}, offset_y = {shift.down:.2f}"
+    )
+    return Fault("the labels", what, remedy)
 
 
 def _overlapping(record: Record) -> int:

@@ -42,7 +42,8 @@ def summary_lines(found: Survey, anchors: str) -> list[str]:
     spread = f"{min(counts)} / {np.median(counts):g} / {max(counts)}"
     lines.append(f"instances    {sum(counts)}; an image has {spread} (min / median / max)")
     lines.append(f"overlaps     {found.overlapping} instances share pixels with another")
-    lines.append(f"duplicates   {found.duplicates}")
+    near = f"; {found.near_duplicates} more are nearly so" if found.near_duplicates else ""
+    lines.append(f"duplicates   {found.duplicates}{near}")
     names = f": {_listed(found.unlabelled)}" if found.unlabelled else ""
     lines.append(f"unlabelled   {len(found.unlabelled)} images{names}")
     return lines + _size_lines(found, anchors) if len(found.boxes) else lines

@@ -1,4 +1,4 @@
-"""How far a data set's labels lie beside what its images show: outlines are often drawn a fraction of a pixel off."""
+"""How far labels lie beside what the images show: some sets' outlines are a fraction of a pixel off."""
 
 from __future__ import annotations
 

@@ -1,16 +1,19 @@
 """`check` finds each kind of fault on a planted file, and its numbers are those of the data."""
 
 import json
+import re
 
 import numpy as np
 import pytest
 from PIL import Image
+from scipy import ndimage
 
 from maskrcnn_jax.commands.cli import main
 from maskrcnn_jax.config import MaskRCNNConfig
 from maskrcnn_jax.data.anchor_fit import anchor_grids
 from maskrcnn_jax.data.check import survey
 from maskrcnn_jax.data.readers.formats import list_entries
+from maskrcnn_jax.data.synthetic import draw_records
 
 SIZE = (40, 50)
 
@@ -281,7 +284,52 @@ def test_inverted_masks_are_doubted(folders, capsys):
         save(path, 255 - np.asarray(Image.open(path)))
     code, text = run(capsys, "--format", "mask_folder", folders)
     assert code == 1 and text.startswith("2 doubts")
-    assert "0.png: covers 96% of the image, and is not the only one, as in inverted masks; save the" in text
+    assert (
+        "0.png: covers 96% of the image, and is not its only instance, as an inverted mask does; save the"
+        in text
+    )
+
+
+def test_a_single_inverted_mask_is_doubted(folders, capsys):
+    path = folders / "a" / "masks" / "1.png"
+    save(path, 255 - np.asarray(Image.open(path)))
+    code, text = run(capsys, "--format", "mask_folder", folders)
+    assert code == 1 and text.startswith("1 doubts")
+    assert "1.png: covers 96% of the image, and is not its only instance, as an inverted mask does" in text
+
+
+def test_masks_that_are_nearly_equal_are_doubted(folders, capsys):
+    """80 and 90 pixels with 80 in common are an IoU of 0.89, 80 and 96 of 0.83."""
+    save(folders / "a" / "masks" / "2.png", box(2, 2, 12, 11))
+    save(folders / "a" / "masks" / "3.png", box(20, 20, 32, 28))
+    code, text = run(capsys, "--format", "mask_folder", folders)
+    assert code == 1 and text.startswith("1 doubts")
+    assert "2.png: has nearly the same pixels as" in text and "0.png (IoU 0.89); delete one" in text
+    assert "duplicates   0; 1 more are nearly so" in text
+
+
+def test_nearly_equal_annotations_of_two_classes_or_crowds_are_none(tmp_path, capsys):
+    wide = [[5, 5, 15.6, 5, 15.6, 15, 5, 15]]
+    rows = [{"segmentation": SQUARE}, {"segmentation": wide}, {"segmentation": SQUARE, "category_id": 4}]
+    path = coco_file(tmp_path, [*rows[:1], rows[1] | {"iscrowd": 1}, rows[2]])
+    path.write_text(path.read_text().replace('"cell"}', '"cell"}, {"id": 4, "name": "nucleus"}'))
+    assert run(capsys, "--format", "coco", path)[0] == 0
+    code, text = run(capsys, "--format", "coco", coco_file(tmp_path, rows[:2]))
+    assert code == 1 and "annotation 2 (image a.png): has nearly the same pixels as" in text
+
+
+def test_labels_beside_the_image_are_told_with_the_remedy(tmp_path, capsys):
+    for n in range(6):
+        record = draw_records(1, seed=n, size=128)[0]
+        right = ndimage.shift(record.image.astype(float), (0, 0.8, 0), order=3, mode="nearest")
+        save(tmp_path / f"{n}.png", np.clip(np.rint(right), 0, 255).astype(np.uint8))
+        save(tmp_path / f"{n}_masks.png", record.layers.max(axis=0))
+    code, text = run(capsys, "--format", "labels", tmp_path)
+    told = re.search(
+        r"the labels: lie 0.\d\d px (above|below) and 0.(\d\d) px left of what .* of 6 images", text
+    )
+    assert code == 1 and 70 <= int(told[2]) <= 90
+    assert re.search(r"random_affine and its offset_x = -0.\d\d, offset_y = -?0.\d\d", text)
 
 
 def test_fragments_can_be_allowed(folders, capsys):

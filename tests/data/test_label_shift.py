@@ -16,7 +16,7 @@ def drawn():
 
 
 def moved(record, down, right):
-    """The record with its picture, not its labels, moved up and left: labels then lie down and right of it."""
+    """The record with its picture, not its labels, moved up and left."""
     picture = ndimage.shift(record.image.astype(float), (-down, -right, 0), order=3, mode="nearest")
     return dataclasses.replace(record, image=np.clip(np.rint(picture), 0, 255).astype(np.uint8))
 
