@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from maskrcnn_jax.ops.roi_align import bin_weights, gather_windows, sample_counts
+from maskrcnn_jax.ops.roi_align import bin_weights, sample_counts
+from maskrcnn_jax.ops.roi_windows import gather_windows
 
 
 def mask_targets(

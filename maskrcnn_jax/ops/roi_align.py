@@ -1,21 +1,28 @@
-"""RoIAlign over one or several feature levels, in two exact forms: matrix products, and a gather.
+"""RoIAlign over one or several feature levels, in exact forms for CPU, GPU and other devices.
 
 Bilinear interpolation is separable, so the average of a bin's samples is a weighted sum of rows, then
-of columns; `bin_weights` holds these weights, whatever the number of samples. On accelerators both
-sums are matrix products: no gather, and a gradient without scatter. On CPU the few cells that have a
-weight are gathered, which is many times faster there.
+of columns; `bin_weights` holds these weights, whatever the number of samples. On accelerators both sums are
+matrix products, whose gradient scatters nothing; a GPU gathers the few cells under each sample where their
+number is known, and takes the products for the gradient alone. On CPU the cells that have a weight are
+gathered in a loop, and the gradient is scattered, which is many times faster there.
 """
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from maskrcnn_jax.ops.roi_products import pool_products
+from maskrcnn_jax.ops.roi_windows import flat_index, pool_windows, scatter_windows
+
 # Cells. Samples that are exactly one cell outside count; rounding must not decide about them.
 _MARGIN = 1e-4
+
+# Samples per bin side up to which a GPU gathers each of the four cells under each.
+_FEW_SAMPLES = 2
 
 
 def roi_align(
@@ -57,13 +64,18 @@ def roi_align(
     # Half a cell: boxes measure from corners, the grid from cell centres.
     frame = jax.lax.stop_gradient(boxes) / jnp.array(strides, jnp.float32)[level][:, None] - 0.5
     height, width = (max(f.shape[axis] for f in features) for axis in (0, 1))
-    weights = partial(bin_weights, bins=bins, samples=samples, step=step)
     counts = sample_counts(frame[:, 2:] - frame[:, :2], bins)
     if samples > 0:
         counts = jnp.full_like(counts, samples)
-    rows = weights(frame[:, 1], frame[:, 3], counts[:, 1], extents[level, 0], cells=height)
-    cols = weights(frame[:, 0], frame[:, 2], counts[:, 0], extents[level, 1], cells=width)
-    return _pool(tuple(features), rows, cols, level)
+    ends = [
+        (frame[:, axis], frame[:, axis + 2], counts[:, axis], extents[level, 1 - axis]) for axis in (1, 0)
+    ]
+    options = {"bins": bins, "samples": samples, "step": step}
+    rows, cols = (
+        bin_weights(*axis, cells=cells, **options) for axis, cells in zip(ends, (height, width), strict=True)
+    )
+    taps = tuple(bin_taps(*axis, **options) for axis in ends) if 0 < samples <= _FEW_SAMPLES else None
+    return _pool(tuple(features), rows, cols, taps, level)
 
 
 def sample_counts(sides: Float[Array, "*R"], bins: int) -> Float[Array, "*R"]:
@@ -98,23 +110,14 @@ def bin_weights(
       bins, step: as in `roi_align`.
       samples: a bound on `count` that is known now, or 0 where only the values tell.
     """
-    start = jnp.arange(0, bins, step, dtype=jnp.float32)[None, :]
-    # Points round as in Detectron2, so that a mask's cell that is just half covered falls on the same side:
-    # compilers turn a division by a constant into a product, and fuse a product with the sum around it.
-    size = (high - low) / jnp.where(count > 0, jnp.float32(bins), 1.0)
-    begin = low[:, None] + jnp.maximum(start * size[:, None], 0.0)
-    last = (extent - 1).astype(jnp.float32)[:, None]
     grid = jnp.arange(cells, dtype=jnp.float32)[None, None, :]
+    share_of = _sampler(low, high, count, extent, bins=bins, step=step)
 
     def add(sample, weights):
-        offset = (sample + 0.5) * size / jnp.maximum(count, 1.0)
-        points = begin + offset[:, None]
-        inside = (points >= -1.0 - _MARGIN) & (points <= last + 1.0 + _MARGIN) & (sample < count)[:, None]
-        distance = jnp.abs(jnp.clip(points, 0.0, last)[..., None] - grid)
-        share = jnp.where(inside, 1.0 / jnp.maximum(count, 1.0)[:, None], 0.0)
-        return weights + jnp.maximum(1.0 - distance, 0.0) * share[..., None]
+        points, share = share_of(sample)
+        return weights + jnp.maximum(1.0 - jnp.abs(points[..., None] - grid), 0.0) * share[..., None]
 
-    weights = jnp.zeros((low.shape[0], start.size, cells), jnp.float32)
+    weights = jnp.zeros((low.shape[0], -(-bins // step), cells), jnp.float32)
     if samples > 0:
         for sample in range(samples):
             weights = add(jnp.float32(sample), weights)
@@ -123,121 +126,99 @@ def bin_weights(
     return jax.lax.fori_loop(0, most, lambda i, w: add(i.astype(jnp.float32), w), weights)
 
 
-def gather_windows(
-    read: Callable[[Int[Array, "R P 1"], Int[Array, "R 1 P"]], Float[Array, "R P P *C"]],
-    rows: Float[Array, "R P H"],
-    cols: Float[Array, "R P W"],
-    start: Float[Array, "R P P *C"],
-) -> Float[Array, "R P P *C"]:
-    """`start` plus the sum over all cells of rows x cols x read(cell), skipping cells of no weight."""
+class Taps(NamedTuple):
+    """The cells along one axis that make up each bin, two for each sample; some may come twice."""
 
-    def add(row, column, weight, total):
-        return total + _expand(weight, total.ndim).astype(total.dtype) * read(row, column)
-
-    return _over_windows(add, rows, cols, start)
+    cells: Int[Array, "R P T"]
+    weights: Float[Array, "R P T"]
 
 
-def _over_windows(visit, rows, cols, state):
-    """Folds `visit(row, column, weight, state)` over the cells, relative to each bin's first one."""
-    first_row, height = _window(rows)
-    first_col, width = _window(cols)
-
-    def body(i, state):
-        row, row_weight = _cell(rows, first_row + i // width)
-        col, col_weight = _cell(cols, first_col + i % width)
-        weight = row_weight[:, :, None] * col_weight[:, None, :]
-        return visit(row[:, :, None], col[:, None, :], weight, state)
-
-    return jax.lax.fori_loop(0, height * width, body, state)
-
-
-def _window(weights: Float[Array, "R P N"]) -> tuple[Int[Array, "R P"], Int[Array, ""]]:
-    """First cell with a weight in each bin, and the length of the longest run of them."""
-    used = weights > 0
-    first = jnp.argmax(used, axis=-1).astype(jnp.int32)
-    last = weights.shape[-1] - 1 - jnp.argmax(used[..., ::-1], axis=-1).astype(jnp.int32)
-    spans = jnp.where(used.any(axis=-1), last - first + 1, 0)
-    return first, jnp.max(spans, initial=0)
-
-
-def _cell(weights, index):
-    """A cell's index, and its weight: zero beyond the end, where the index is that of the last cell."""
-    end = weights.shape[-1]
-    inside = jnp.minimum(index, end - 1)
-    weight = jnp.take_along_axis(weights, inside[..., None], axis=-1)[..., 0]
-    return inside, jnp.where(index < end, weight, 0.0)
+def bin_taps(
+    low: Float[Array, "R"],
+    high: Float[Array, "R"],
+    count: Float[Array, "R"],
+    extent: Int[Array, "R"],
+    *,
+    bins: int,
+    samples: int,
+    step: int = 1,
+) -> Taps:
+    """What `bin_weights` gives, as a list: `count` is `samples`, at least one, in every box."""
+    share_of = _sampler(low, high, count, extent, bins=bins, step=step)
+    last = jnp.maximum(extent - 1, 0)[:, None]
+    cells, weights = [], []
+    for sample in range(samples):
+        points, share = share_of(jnp.float32(sample))
+        first = jnp.clip(points.astype(jnp.int32), 0, last)
+        beyond = points - first.astype(jnp.float32)
+        cells += [first, jnp.minimum(first + 1, last)]
+        weights += [(1.0 - beyond) * share, beyond * share]
+    return Taps(jnp.stack(cells, axis=-1), jnp.stack(weights, axis=-1))
 
 
-def _expand(weight, ndim: int):
-    return weight.reshape(weight.shape + (1,) * (ndim - weight.ndim))
+def _sampler(low, high, count, extent, *, bins, step):
+    """Function of a sample's number in its bin: its points (R, P), kept inside, and their weights (R, P)."""
+    start = jnp.arange(0, bins, step, dtype=jnp.float32)[None, :]
+    # Points round as in Detectron2, so that a mask's cell that is just half covered falls on the same side:
+    # compilers turn a division by a constant into a product, and fuse a product with the sum around it.
+    size = (high - low) / jnp.where(count > 0, jnp.float32(bins), 1.0)
+    begin = low[:, None] + jnp.maximum(start * size[:, None], 0.0)
+    last = (extent - 1).astype(jnp.float32)[:, None]
+
+    def share_of(sample):
+        offset = (sample + 0.5) * size / jnp.maximum(count, 1.0)
+        points = begin + offset[:, None]
+        inside = (points >= -1.0 - _MARGIN) & (points <= last + 1.0 + _MARGIN) & (sample < count)[:, None]
+        share = jnp.where(inside, 1.0 / jnp.maximum(count, 1.0)[:, None], 0.0)
+        return jnp.clip(points, 0.0, last), share
+
+    return share_of
 
 
 @jax.custom_vjp
-def _pool(features, rows, cols, level):
-    return jax.lax.platform_dependent(features, rows, cols, level, cpu=_pool_windows, default=_pool_products)
+def _pool(features, rows, cols, taps, level):
+    forms = {"cpu": pool_windows, "default": pool_products}
+    if taps is not None:
+        forms["cuda"] = lambda features, rows, cols, level: _pool_taps(features, *taps, level)
+    return jax.lax.platform_dependent(features, rows, cols, level, **forms)
 
 
-def _pool_forward(features, rows, cols, level):
+def _pool_forward(features, rows, cols, taps, level):
     empty = tuple(jnp.zeros((*f.shape, 0), f.dtype) for f in features)  # carries shapes, no memory
-    return _pool(features, rows, cols, level), (empty, rows, cols, level)
+    return _pool(features, rows, cols, taps, level), (empty, rows, cols, taps, level)
 
 
 def _pool_backward(residuals, gradient):
-    empty, rows, cols, level = residuals
+    empty, *others = residuals
+    rows, cols, _, level = others
     features = tuple(jnp.zeros(f.shape[:-1], f.dtype) for f in empty)
-    by_products = jax.vjp(lambda f: _pool_products(f, rows, cols, level), features)[1]
+    by_products = jax.vjp(lambda f: pool_products(f, rows, cols, level), features)[1]
     back = jax.lax.platform_dependent(
         gradient,
-        cpu=lambda g: _scatter_windows(g, features, rows, cols, level),
+        cpu=lambda g: scatter_windows(g, features, rows, cols, level),
         default=lambda g: by_products(g)[0],
     )
-    return back, jnp.zeros_like(rows), jnp.zeros_like(cols), np.zeros(level.shape, jax.dtypes.float0)
+    return back, *jax.tree.map(_no_gradient, others)
+
+
+def _no_gradient(x):
+    return (
+        jnp.zeros_like(x) if jnp.issubdtype(x.dtype, jnp.floating) else np.zeros(x.shape, jax.dtypes.float0)
+    )
 
 
 _pool.defvjp(_pool_forward, _pool_backward)
 
 
-def _pool_products(features, rows, cols, level):
-    """Two matrix products a level; boxes of other levels have zero weight there."""
-    total = 0.0
-    for v, feature in enumerate(features):
-        height, width, _ = feature.shape
-        here = (level == v)[:, None, None]
-        row = jnp.where(here, rows[..., :height], 0.0).astype(feature.dtype)
-        col = cols[..., :width].astype(feature.dtype)
-        # Not in fewer bits than the features have, which is some accelerators' default for float32.
-        product = partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
-        bands = product("rph,hwc->rpwc", row, feature)
-        total = total + product("rqw,rpwc->rpqc", col, bands)
-    return total
-
-
-def _pool_windows(features, rows, cols, level):
+def _pool_taps(features, row_taps, col_taps, level):
+    """Every tap of rows with every tap of columns, in one pass: the sum is float32, and written once."""
     flat = jnp.concatenate([f.reshape(-1, f.shape[-1]) for f in features])
-    index = _flat_index(features, level)
-    start = jnp.zeros((*rows.shape[:2], cols.shape[1], flat.shape[1]), flat.dtype)
-    return gather_windows(lambda row, col: flat[index(row, col)], rows, cols, start)
-
-
-def _scatter_windows(gradient, features, rows, cols, level):
-    """The transpose of `_pool_windows`."""
-    index = _flat_index(features, level)
-    sizes = [f.shape[0] * f.shape[1] for f in features]
-
-    def add(row, col, weight, flat):
-        share = _expand(weight, 4).astype(gradient.dtype) * gradient
-        return flat.at[index(row, col)].add(share)
-
-    flat = jnp.zeros((sum(sizes), gradient.shape[-1]), gradient.dtype)
-    flat = _over_windows(add, rows, cols, flat)
-    parts = jnp.split(flat, np.cumsum(sizes)[:-1])
-    return tuple(part.reshape(f.shape) for part, f in zip(parts, features, strict=True))
-
-
-def _flat_index(features, level):
-    """Where cell (row, column) of a box's level lies when all levels are one list of cells."""
-    sizes = [f.shape[0] * f.shape[1] for f in features]
-    offset = jnp.array(np.cumsum([0, *sizes[:-1]]), jnp.int32)[level][:, None, None]
-    heights, widths = (jnp.array([f.shape[a] for f in features], jnp.int32)[level] for a in (0, 1))
-    height, width = heights[:, None, None], widths[:, None, None]
-    return lambda row, col: offset + jnp.minimum(row, height - 1) * width + jnp.minimum(col, width - 1)
+    index = flat_index(features, level)
+    # Known before the gather: XLA would find each tap anew for every channel.
+    rows, cols = jax.lax.optimization_barrier((row_taps, col_taps))
+    total = jnp.zeros((), jnp.float32)
+    for i, j in np.ndindex(rows.cells.shape[-1], cols.cells.shape[-1]):
+        cell = index(rows.cells[:, :, None, i], cols.cells[:, None, :, j])
+        weight = rows.weights[:, :, None, i] * cols.weights[:, None, :, j]
+        total = total + weight[..., None] * flat[cell].astype(jnp.float32)
+    return total.astype(flat.dtype)

@@ -1,4 +1,4 @@
-"""RoIAlign in both its forms: against one sample at a time, against Detectron2, and at its edges."""
+"""RoIAlign in all its forms: against one sample at a time, against Detectron2, and at its edges."""
 
 import functools
 import re
@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from maskrcnn_jax.ops import roi_products
 from maskrcnn_jax.ops.roi_align import bin_weights, roi_align, sample_counts
 
 # XYXY pixels, for maps of about 12 x 16 cells of 8 pixels: ordinary, tiny, long, without area, partly and
@@ -115,21 +116,26 @@ def test_the_gradient_is_the_transpose(form, pyramid, rng, samples):
     np.testing.assert_allclose(left, right, rtol=1e-5)
 
 
-def test_vmap_of_both_forms_gives_the_same(pyramid, rng, monkeypatch):
+@pytest.mark.parametrize("samples", [0, 2])
+def test_vmap_of_all_forms_gives_the_same(pyramid, rng, monkeypatch, samples):
     """Under `vmap`, as the model calls them, with images of different sizes; and no gradient is lost."""
     levels = [np.stack([f, 2 * f]) for f in pyramid]
     extents = np.array([[[10, 13], [6, 8], [3, 3]], [[12, 16], [5, 6], [2, 4]]], np.int32)
     upstream = rng.normal(size=(2, len(BOXES), BINS, BINS, 3)).astype(np.float32)
     results = []
-    for form in ("cpu", "default"):
-        monkeypatch.setattr(
-            jax.lax, "platform_dependent", lambda *args, form=form, **branches: branches[form](*args)
-        )
-        batched = jax.jit(jax.vmap(compiled.__wrapped__(form, 0), in_axes=(0, None, None, 0, 0)))
+    for form in ("cpu", "cuda", "default"):
+
+        def choose(*args, default, form=form, **branches):
+            return branches.get(form, default)(*args)
+
+        monkeypatch.setattr(jax.lax, "platform_dependent", choose)
+        batched = jax.jit(jax.vmap(compiled.__wrapped__(form, samples), in_axes=(0, None, None, 0, 0)))
         results.append(batched(levels, BOXES, ON_ALL_LEVELS, extents, upstream))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), *results)
+    for other in results[1:]:
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), results[0], other)
     for i in range(2):
-        one = align(form, [f[i] for f in levels], extents=extents[i], upstream=upstream[i])
+        inputs = {"extents": extents[i], "upstream": upstream[i], "samples": samples}
+        one = align(form, [f[i] for f in levels], **inputs)
         jax.tree.map(lambda a, b, i=i: np.testing.assert_allclose(a, b[i], atol=1e-5), one, results[0])
 
 
@@ -223,6 +229,26 @@ def test_step_keeps_every_so_many_bins(rng, bins, step):
 
     every, some = both(feature)
     np.testing.assert_allclose(some, every[:, ::step, ::step], atol=1e-6)
+
+
+@pytest.mark.parametrize("bins", [4, 7])
+def test_products_over_a_flat_map_and_in_bands_are_the_same(rng, monkeypatch, bins):
+    """A small map of one level is multiplied at once, a large one in bands of rows."""
+    feature = rng.normal(size=(13, 21, 3)).astype(np.float32)
+    rows, cols = (rng.uniform(size=(5, bins, side)).astype(np.float32) for side in (13, 21))
+    upstream = rng.normal(size=(5, bins, bins, 3)).astype(np.float32)
+
+    def both(feature):
+        level = np.zeros(5, np.int32)
+        out, pull = jax.vjp(lambda f: roi_products.pool_products([f], rows, cols, level), feature)
+        return out, pull(upstream)[0]
+
+    flat = jax.jit(both)(feature)
+    monkeypatch.setattr(roi_products, "_FLAT_CELLS", 0)
+    bands = jax.jit(lambda feature: both(feature))(feature)
+    exact = np.einsum("rph,rqw,hwc->rpqc", rows, cols, feature)
+    np.testing.assert_allclose(flat[0], exact, rtol=1e-4, atol=1e-4)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), flat, bands)
 
 
 @functools.cache
