@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-import dataclasses
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from maskrcnn_jax.plain_values import build
+from maskrcnn_jax.plain_values import Checked
+from maskrcnn_jax.ranges import Channels, Count, Length, Pixels, PositiveWeight, Range, Share, Weight
 
 Norm = Literal["frozen_bn", "group"]
+# What a few fields share. A stage, a stride, the side of a pooled feature map, layers of one kind.
+Stage = Annotated[int, Range(2, 5)]
+Stride = Annotated[int, Range(1, 4)]
+Bins = Annotated[int, Range(1, 64)]
+Layers = Annotated[int, Range(0, 32)]
+Sampling = Annotated[int, Range(0, 16)]
+AnchorSizes = Annotated[tuple[Annotated[float, Range(0, 10_000, above=True)], ...], Length(1, 32)]
+FourWeights = tuple[PositiveWeight, PositiveWeight, PositiveWeight, PositiveWeight]
+Colour = Annotated[float, Range(-1000, 1000)]
+Spread = Annotated[float, Range(0.001, 1000)]
 
 BLOCKS = {
     18: (2, 2, 2, 2),
@@ -17,10 +28,12 @@ BLOCKS = {
     101: (3, 4, 23, 3),
     152: (3, 8, 36, 3),
 }
+# Beyond these, one image would not fit into memory.
+LARGEST_STRIDE, LARGEST_MASK = 256, 512
 
 
 @dataclass(frozen=True)
-class BackboneConfig:
+class BackboneConfig(Checked):
     """A ResNet (He et al. 2016). Stages are numbered as in the paper: res2 to res5.
 
     Attributes:
@@ -38,28 +51,20 @@ class BackboneConfig:
       freeze_at: stages up to this one get no gradient; 1 is the stem, 2 stem and res2, 0 none.
     """
 
-    depth: int = 50
-    last_stage: int = 4
-    stem_channels: int = 64
+    depth: Literal[18, 34, 50, 101, 152] = 50
+    last_stage: Stage = 4
+    stem_channels: Channels = 64
     stem_pool: bool = True
-    res2_channels: int = 256
-    bottleneck_channels: int = 64
-    stage_strides: tuple[int, ...] = (1, 2, 2, 2)
+    res2_channels: Channels = 256
+    bottleneck_channels: Channels = 64
+    stage_strides: tuple[Stride, Stride, Stride, Stride] = (1, 2, 2, 2)
     stride_in_1x1: bool = True
     norm: Norm = "frozen_bn"
-    freeze_at: int = 2
+    freeze_at: Annotated[int, Range(0, 5)] = 2
 
-    def __post_init__(self):
-        _require(self.depth in BLOCKS, f"backbone.depth {self.depth} is not one of {sorted(BLOCKS)}")
-        _require(2 <= self.last_stage <= 5, f"backbone.last_stage {self.last_stage} is not in 2..5")
-        _require(len(self.stage_strides) == 4, "backbone.stage_strides needs four values, for res2 to res5")
-        _require(
-            0 <= self.freeze_at <= self.last_stage,
-            f"backbone.freeze_at {self.freeze_at} is not in 0..{self.last_stage}",
-        )
-        _require_positive(
-            "backbone", self, "stem_channels", "res2_channels", "bottleneck_channels", "stage_strides"
-        )
+    def conflicts(self) -> Iterator[str]:
+        if self.freeze_at > self.last_stage:
+            yield f"freeze_at is {self.freeze_at}: it must be at most last_stage, {self.last_stage}"
 
     def stride(self, stage: int) -> int:
         """Image pixels per cell of a stage's output."""
@@ -74,7 +79,7 @@ class BackboneConfig:
 
 
 @dataclass(frozen=True)
-class FPNConfig:
+class FPNConfig(Checked):
     """A feature pyramid (Lin et al. 2017) over res`first_stage` to the backbone's last stage.
 
     Attributes:
@@ -84,14 +89,14 @@ class FPNConfig:
       fuse: how the top-down path joins the lateral one: `sum` or `avg`.
     """
 
-    channels: int = 256
-    first_stage: int = 2
-    extra_levels: int = 1
+    channels: Channels = 256
+    first_stage: Stage = 2
+    extra_levels: Annotated[int, Range(0, 4)] = 1
     fuse: Literal["sum", "avg"] = "sum"
 
 
 @dataclass(frozen=True)
-class RPNConfig:
+class RPNConfig(Checked):
     """Region proposal network (Ren et al. 2015).
 
     Attributes:
@@ -107,34 +112,29 @@ class RPNConfig:
       smooth_l1_beta: where the box loss turns from square to linear; 0 is plain L1.
     """
 
-    anchor_sizes: tuple[tuple[float, ...], ...] = ((8, 16, 32, 64, 128),)
-    anchor_ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
-    anchor_offset: float = 0.0
-    channels: int | None = None
-    positive_iou: float = 0.7
-    negative_iou: float = 0.3
-    samples: int = 256
-    positive_fraction: float = 0.5
-    pre_nms: tuple[int, int] = (12000, 6000)
-    post_nms: tuple[int, int] = (2000, 1000)
-    nms_iou: float = 0.7
-    box_weights: tuple[float, ...] = (1.0, 1.0, 1.0, 1.0)
-    smooth_l1_beta: float = 1.0
+    anchor_sizes: Annotated[tuple[AnchorSizes, ...], Length(1, 8)] = ((8, 16, 32, 64, 128),)
+    anchor_ratios: Annotated[tuple[Annotated[float, Range(0.01, 100)], ...], Length(1, 32)] = (0.5, 1.0, 2.0)
+    anchor_offset: Share = 0.0
+    channels: Channels | None = None
+    positive_iou: Share = 0.7
+    negative_iou: Share = 0.3
+    samples: Count = 256
+    positive_fraction: Share = 0.5
+    pre_nms: tuple[Count, Count] = (12000, 6000)
+    post_nms: tuple[Count, Count] = (2000, 1000)
+    nms_iou: Share = 0.7
+    box_weights: FourWeights = (1.0, 1.0, 1.0, 1.0)
+    smooth_l1_beta: Weight = 1.0
 
-    def __post_init__(self):
-        _require_positive(
-            "rpn", self, "anchor_ratios", "channels", "samples", "pre_nms", "post_nms", "box_weights"
-        )
-        _require(len(self.box_weights) == 4, f"rpn.box_weights has {len(self.box_weights)} values, not 4")
-        for level in self.anchor_sizes:
-            _require(
-                len(level) == len(self.anchor_sizes[0]) > 0 and min(level) > 0,
-                f"rpn.anchor_sizes {self.anchor_sizes}: each level needs the same number of positive sizes",
-            )
+    def conflicts(self) -> Iterator[str]:
+        if len({len(level) for level in self.anchor_sizes}) > 1:
+            yield f"anchor_sizes is {self.anchor_sizes}: each level must have the same number of sizes"
+        if self.negative_iou > self.positive_iou:
+            yield f"negative_iou is {self.negative_iou}: it must be at most positive_iou, {self.positive_iou}"
 
 
 @dataclass(frozen=True)
-class RoIConfig:
+class RoIConfig(Checked):
     """RoI heads: the box and mask branches (He et al. 2017).
 
     Attributes:
@@ -156,39 +156,27 @@ class RoIConfig:
       mask_deconvs: 2x2 stride-2 transposed convolutions, each doubling the mask's side.
     """
 
-    positive_iou: float = 0.5
-    samples: int = 512
-    positive_fraction: float = 0.25
-    bins: int = 14
-    sampling: int = 2
+    positive_iou: Share = 0.5
+    samples: Count = 512
+    positive_fraction: Share = 0.25
+    bins: Bins = 14
+    sampling: Sampling = 2
     norm: Norm = "frozen_bn"
-    fc_channels: tuple[int, ...] = (1024, 1024)
-    box_weights: tuple[float, ...] = (10.0, 10.0, 5.0, 5.0)
+    fc_channels: Annotated[tuple[Channels, ...], Length(0, 16)] = (1024, 1024)
+    box_weights: FourWeights = (10.0, 10.0, 5.0, 5.0)
     class_agnostic_boxes: bool = False
     class_agnostic_masks: bool = False
-    smooth_l1_beta: float = 1.0
-    mask_bins: int = 14
-    mask_sampling: int | None = None
-    mask_margin: float = 0.0
-    mask_convs: int = 0
-    mask_channels: int = 256
-    mask_deconvs: int = 1
-
-    def __post_init__(self):
-        _require_positive(
-            "roi", self, "samples", "bins", "fc_channels", "box_weights", "mask_bins", "mask_channels"
-        )
-        _require(len(self.box_weights) == 4, f"roi.box_weights has {len(self.box_weights)} values, not 4")
-        _require(
-            0 <= self.mask_margin <= 1, f"roi.mask_margin is {self.mask_margin}, not a share from 0 to 1"
-        )
-        for name in ("sampling", "mask_sampling", "mask_convs", "mask_deconvs"):
-            value = getattr(self, name)
-            _require(value is None or value >= 0, f"roi.{name} is {value}, not at least 0")
+    smooth_l1_beta: Weight = 1.0
+    mask_bins: Bins = 14
+    mask_sampling: Sampling | None = None
+    mask_margin: Share = 0.0
+    mask_convs: Layers = 0
+    mask_channels: Channels = 256
+    mask_deconvs: Annotated[int, Range(0, 4)] = 1
 
 
 @dataclass(frozen=True)
-class DetectionConfig:
+class DetectionConfig(Checked):
     """How scored boxes become detections.
 
     Attributes:
@@ -197,16 +185,13 @@ class DetectionConfig:
       max_detections: D, the most detections of an image.
     """
 
-    score_threshold: float = 0.05
-    nms_iou: float = 0.5
-    max_detections: int = 500
-
-    def __post_init__(self):
-        _require_positive("detection", self, "max_detections")
+    score_threshold: Share = 0.05
+    nms_iou: Share = 0.5
+    max_detections: Count = 500
 
 
 @dataclass(frozen=True)
-class MaskRCNNConfig:
+class MaskRCNNConfig(Checked):
     """A whole model. `fpn` None makes it a C4 model: features of one stage, the next one as RoI head.
 
     Attributes:
@@ -221,12 +206,12 @@ class MaskRCNNConfig:
         `images.intensity`), as the augmentation of that name does in training.
     """
 
-    num_classes: int = 1
-    pixel_mean: tuple[float, ...] = (103.53, 116.28, 123.675)
-    pixel_std: tuple[float, ...] = (1.0, 1.0, 1.0)
+    num_classes: Annotated[int, Range(1, 10_000)] = 1
+    pixel_mean: tuple[Colour, Colour, Colour] = (103.53, 116.28, 123.675)
+    pixel_std: tuple[Spread, Spread, Spread] = (1.0, 1.0, 1.0)
     channel_order: Literal["RGB", "BGR"] = "BGR"
     dtype: Literal["float32", "bfloat16"] = "float32"
-    test_resize: tuple[int, int] | None = None
+    test_resize: tuple[Pixels, Pixels] | None = None
     stretch_grey: bool = False
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     fpn: FPNConfig | None = None
@@ -234,30 +219,35 @@ class MaskRCNNConfig:
     roi: RoIConfig = field(default_factory=RoIConfig)
     detection: DetectionConfig = field(default_factory=DetectionConfig)
 
-    def __post_init__(self):
-        levels = len(self.levels)
-        _require(self.num_classes >= 1, "num_classes must be at least 1")
-        _require(
-            len(self.pixel_mean) == len(self.pixel_std) == 3 and 0 not in self.pixel_std,
-            f"pixel_mean {self.pixel_mean} and pixel_std {self.pixel_std} need three values each, none of "
-            "them 0 in pixel_std: images have three channels",
-        )
-        _require(
-            self.test_resize is None or min(self.test_resize) >= 1,
-            f"test_resize {self.test_resize} is no pair of sides in pixels",
-        )
-        _require(
-            len(self.rpn.anchor_sizes) == levels,
-            f"rpn.anchor_sizes has {len(self.rpn.anchor_sizes)} levels, the model {levels}",
-        )
-        _require(
-            self.fpn is not None or self.roi.mask_margin == 0,
-            f"roi.mask_margin is {self.roi.mask_margin}: a C4 head shares the box's features, it must be 0",
-        )
-        _require(
-            self.fpn is not None or self.backbone.last_stage < 5,
-            "a C4 model uses the stage after backbone.last_stage as its RoI head: last_stage must be below 5",
-        )
+    def conflicts(self) -> Iterator[str]:
+        yield from self._c4_conflicts() if self.fpn is None else self._pyramid_conflicts(self.fpn)
+
+    def _c4_conflicts(self) -> Iterator[str]:
+        margin, last = self.roi.mask_margin, self.backbone.last_stage
+        if margin:
+            yield f"roi.mask_margin is {margin}: it must be 0 for a C4 model, which shares the box's features"
+        if last == 5:
+            yield "backbone.last_stage is 5: it must be at most 4 for a C4 model: its RoI head is the next"
+        else:
+            yield from self._size_conflicts()
+
+    def _pyramid_conflicts(self, fpn: FPNConfig) -> Iterator[str]:
+        strides, first, last = self.backbone.stage_strides, fpn.first_stage, self.backbone.last_stage
+        if first > last:
+            yield f"fpn.first_stage is {first}: it must be at most backbone.last_stage, {last}"
+        elif any(stride != 2 for stride in strides[first - 1 : last - 1]):
+            yield f"backbone.stage_strides is {strides}: each after res{first} must be 2 for a pyramid"
+        else:
+            yield from self._size_conflicts()
+
+    def _size_conflicts(self) -> Iterator[str]:
+        strides, sizes, deconvs = self.backbone.stage_strides, self.rpn.anchor_sizes, self.roi.mask_deconvs
+        if len(sizes) != len(self.levels):
+            yield f"rpn.anchor_sizes has {len(sizes)} levels: it must have the model's, {len(self.levels)}"
+        if (stride := max(self.levels)) > LARGEST_STRIDE:
+            yield f"backbone.stage_strides is {strides}: {stride} px a cell must be {LARGEST_STRIDE} at most"
+        if self.mask_size > LARGEST_MASK:
+            yield f"roi.mask_deconvs is {deconvs}: a mask of {self.mask_size} must be {LARGEST_MASK} at most"
 
     @classmethod
     def c4(cls, depth: int = 50, *, num_classes: int = 1, **changes: Any) -> MaskRCNNConfig:
@@ -300,35 +290,3 @@ class MaskRCNNConfig:
             return self.roi.mask_bins * 2**self.roi.mask_deconvs
         head_stride = self.backbone.stage_strides[self.backbone.last_stage - 1]
         return -(-self.roi.bins // head_stride) * 2**self.roi.mask_deconvs
-
-    def to_dict(self) -> dict[str, Any]:
-        """Nested plain values, ready for JSON or ml_collections."""
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> MaskRCNNConfig:
-        """The inverse of `to_dict`.
-
-        Raises:
-          ValueError: lists every field that is unknown (with its nearest neighbour) or of another type.
-        """
-        faults: list[str] = []
-        config = build(cls, values, faults)
-        if faults:
-            raise ValueError("this is no model configuration:\n  " + "\n  ".join(faults))
-        return config
-
-
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise ValueError(message)
-
-
-def _require_positive(path: str, part: Any, *names: str) -> None:
-    """Counts, sizes and weights of a part, one number or several; None stands for no number."""
-    for name in names:
-        value = getattr(part, name)
-        numbers = value if isinstance(value, tuple) else (value,)
-        _require(
-            all(number is None or number > 0 for number in numbers), f"{path}.{name} is {value}, not positive"
-        )
