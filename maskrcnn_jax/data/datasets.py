@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -15,6 +14,7 @@ from maskrcnn_jax.data.entries import Entry, Listing, Reading, read_records
 from maskrcnn_jax.data.readers.formats import FORMATS, list_entries
 from maskrcnn_jax.data.records import DataError, Record, encode_layers
 from maskrcnn_jax.data.synthetic import draw_records
+from maskrcnn_jax.documents import DocumentError, read_json
 from maskrcnn_jax.images.decoding import read_image
 
 Progress = Callable[[int, int], None]
@@ -138,8 +138,10 @@ def _test_records(data: ConfigDict, progress: Progress | None) -> list[Record]:
         if not path.exists():
             raise ValueError(f"data.{field}: {path} does not exist")
     try:
-        names = [(int(entry["id"]), str(entry["file_name"])) for entry in json.loads(ids.read_text())]
-    except (ValueError, LookupError, TypeError) as error:
+        names = [(int(entry["id"]), str(entry["file_name"])) for entry in read_json(ids)]
+    except DocumentError as error:
+        raise ValueError(f"data.test_ids: {error}") from error
+    except (ValueError, LookupError, TypeError, OverflowError) as error:
         wanted = "a JSON list of objects with `id`, a number, and `file_name`"
         raise ValueError(f"data.test_ids: {ids} is not {wanted} ({error!r})") from error
     twice = sorted(number for number, count in Counter(number for number, _ in names).items() if count > 1)

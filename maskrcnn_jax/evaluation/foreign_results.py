@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ from pycocotools import mask as coco
 from maskrcnn_jax.data.readers.coco_masks import crop_of_segmentation
 from maskrcnn_jax.data.readers.label_images import IMAGE_ENDINGS, LABEL_ENDINGS
 from maskrcnn_jax.data.records import DataError, Fault
+from maskrcnn_jax.documents import DATA_SET, DocumentError, read_json
 from maskrcnn_jax.images.decoding import LABEL_SUFFIXES, image_files, read_labels
 from maskrcnn_jax.masks.rle import rle_of_crop, rles_of_labels
 
@@ -96,9 +96,9 @@ def _read_json(path: Path, ground_truth: dict[str, Any]) -> ForeignResults:
 
 def _load(path: Path) -> list[Any]:
     try:
-        entries = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise DataError([Fault(str(path), f"is no JSON: {error}", "write or copy it again")]) from error
+        entries = read_json(path, most_bytes=DATA_SET)
+    except DocumentError as error:
+        raise DataError([Fault(str(path), error.what, error.remedy)]) from error
     if not isinstance(entries, list):
         what = f"holds a {type(entries).__name__}; a data set with its ground truth, perhaps"
         raise DataError([Fault(str(path), what, "give COCO results: a list with a row an object")])

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import glob
-import json
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from maskrcnn_jax.documents import DATA_SET, DocumentError, read_json
 from maskrcnn_jax.images.decoding import IMAGE_SUFFIXES, image_files
 from maskrcnn_jax.images.sources import SLIDE_SUFFIXES
 
@@ -108,13 +108,15 @@ def read_ids(path: Path) -> Ids:
       ValueError: the file is neither; or two images of one file name have different ids.
     """
     try:
-        content = json.loads(path.read_bytes())
+        content = read_json(path, most_bytes=DATA_SET)
         entries = content["images"] if isinstance(content, dict) else content
         pairs = [(Path(entry["file_name"]).name, int(entry["id"])) for entry in entries]
         rows = content.get("categories") if isinstance(content, dict) else None
         categories = {int(row["id"]): str(row["name"]) for row in rows} if rows else None
         categories = categories and dict(sorted(categories.items()))
-    except (ValueError, LookupError, TypeError) as error:
+    except DocumentError:
+        raise
+    except (ValueError, LookupError, TypeError, OverflowError) as error:
         wanted = "neither a COCO data set nor a JSON list of images with `id` and `file_name`"
         raise ValueError(f"{path} is {wanted} ({error!r})") from error
     images = dict(pairs)

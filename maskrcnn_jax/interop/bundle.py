@@ -20,6 +20,7 @@ from safetensors.numpy import load_file, save_file
 
 import maskrcnn_jax
 from maskrcnn_jax.config import MaskRCNNConfig
+from maskrcnn_jax.documents import DocumentError, read_json
 from maskrcnn_jax.interop.trees import (
     Flat,
     Tree,
@@ -133,9 +134,9 @@ def _read_header(folder: Path) -> dict[str, Any]:
         raise BundleError(f"{folder} is no bundle: {' and '.join(missing)} not found there; check the path")
     path = folder / CONFIG_FILE
     try:
-        header = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise BundleError(f"{path} is damaged, no JSON ({error}): copy or save the bundle again") from error
+        header = read_json(path)
+    except DocumentError as error:
+        raise BundleError(f"{path} is damaged: it {error.what}; copy or save the bundle again") from error
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise BundleError(f"{path} is of another kind: its field 'format' is not '{FORMAT}'; check the path")
     version = header.get("version")

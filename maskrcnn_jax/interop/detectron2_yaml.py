@@ -5,13 +5,13 @@ for every field that a Mask R-CNN's numbers depend on.
 """
 
 import ast
+import contextlib
 import os
 import re
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from maskrcnn_jax import documents
 from maskrcnn_jax.plain_values import nearest
 
 VERSION = 2
@@ -111,17 +111,12 @@ _WITHOUT_EFFECT = re.compile(
 )
 
 
+_MOST_FILES = 100
+_MOST_LISTED = 20
+
+
 class Detectron2Error(ValueError):
     """A Detectron2 file cannot be used; the message says which, names every fault, and what to do."""
-
-
-class _Loader(yaml.SafeLoader):
-    """Safe YAML, and the tuples that Python programs write into it."""
-
-
-_Loader.add_constructor(
-    "tag:yaml.org,2002:python/tuple", lambda self, node: self.construct_sequence(node, True)
-)
 
 
 def read_yaml(path: str | os.PathLike) -> dict[str, Any]:
@@ -130,12 +125,11 @@ def read_yaml(path: str | os.PathLike) -> dict[str, Any]:
     Raises:
       Detectron2Error: a file is missing or no YAML, or fields are unknown or of another type.
     """
-    fields = _flatten(_read(Path(path), ()))
-    faults = [
-        f"{name}: unknown{nearest(name, DEFAULTS)}"
-        for name in fields
-        if name not in DEFAULTS and not _WITHOUT_EFFECT.fullmatch(name)
-    ]
+    fields = _flatten(_Files().merged(Path(path), ()))
+    unknown = [name for name in fields if name not in DEFAULTS and not _WITHOUT_EFFECT.fullmatch(name)]
+    faults = [f"{name}: unknown{nearest(name, DEFAULTS)}" for name in unknown[:_MOST_LISTED]]
+    if len(unknown) > _MOST_LISTED:
+        faults.append(f"{len(unknown) - _MOST_LISTED} more unknown fields")
     version = fields.get("VERSION", VERSION)
     if version != VERSION:
         faults.append(f"VERSION: {version!r}; only {VERSION} is read: let Detectron2 write the file again")
@@ -152,29 +146,40 @@ def read_yaml(path: str | os.PathLike) -> dict[str, Any]:
     return values
 
 
-def _read(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
-    """The tree of a file merged onto that of its `_BASE_`, or of several."""
-    if path.resolve() in above:
-        raise Detectron2Error(f"{path} is its own _BASE_ in the end: {' -> '.join(map(str, above))}")
-    try:
-        tree = yaml.load(path.read_text(encoding="utf-8"), _Loader)
-    except OSError as error:
-        by = f", which is the _BASE_ of {above[-1]}" if above else ""
-        raise Detectron2Error(f"{path}{by}, cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise Detectron2Error(f"{path} is no plain YAML: {error}") from error
-    if not isinstance(tree, dict):
-        raise Detectron2Error(f"{path} holds no fields: expected a Detectron2 configuration")
-    bases = tree.pop("_BASE_", None) or []
-    merged = {}
-    for base in bases if isinstance(bases, list) else [bases]:  # Of several, a later one wins.
-        if not isinstance(base, str) or "://" in base:
-            raise Detectron2Error(
-                f"{path}: _BASE_ {base!r} is no path of a file; download it and name its path"
-            )
-        below = _read(path.parent / Path(base).expanduser(), (*above, path.resolve()))
-        merged = _merge(merged, below)
-    return _merge(merged, tree)
+class _Files:
+    """Reads files and their bases; not without end, as each of ten bases may have ten."""
+
+    def __init__(self):
+        self._left = _MOST_FILES
+
+    def merged(self, path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
+        """The tree of a file merged onto that of its `_BASE_`, or of several."""
+        if path in above:
+            raise Detectron2Error(f"{path} is its own _BASE_ in the end: {' -> '.join(map(str, above))}")
+        self._left -= 1
+        if self._left < 0:
+            raise Detectron2Error(f"{above[0]} has more than {_MOST_FILES} files as its _BASE_ and theirs")
+        try:
+            tree = documents.read_yaml(path)
+        except documents.DocumentError as error:
+            by = f", the _BASE_ of {above[-1]}," if above else ""
+            raise Detectron2Error(f"{path}{by} {error.what}; {error.remedy}") from error
+        if not isinstance(tree, dict):
+            raise Detectron2Error(f"{path} holds no fields: expected a Detectron2 configuration")
+        bases = tree.pop("_BASE_", None) or []
+        merged = {}
+        for base in bases if isinstance(bases, list) else [bases]:  # Of several, a later one wins.
+            merged = _merge(merged, self.merged(_base(path, base), (*above, path)))
+        return _merge(merged, tree)
+
+
+def _base(path: Path, base: Any) -> Path:
+    """The path that a file names as its base, with all `..` in it followed."""
+    if isinstance(base, str) and "://" not in base:
+        # A NUL, a user that is not there, a link to itself.
+        with contextlib.suppress(ValueError, RuntimeError, OSError):
+            return (path.parent / Path(base).expanduser()).resolve()
+    raise Detectron2Error(f"{path}: _BASE_ {base!r} is no path of a file; download it and name its path")
 
 
 def _merge(base: dict, tree: dict) -> dict:

@@ -160,11 +160,23 @@ def test_test_images_come_in_the_order_of_their_ids_without_instances(test_split
 
 
 @pytest.mark.parametrize(
-    "entries", ["{", '{"id": 1}', [{"file_name": "x.png"}], [{"id": "a", "file_name": "x"}]]
+    "entries",
+    [
+        '{"id": 1}',
+        '[{"id": 1e999, "file_name": "x"}]',
+        [{"file_name": "x.png"}],
+        [{"id": "a", "file_name": "x"}],
+    ],
 )
 def test_a_damaged_list_of_ids_is_named(test_split, entries):
     with pytest.raises(ValueError, match=r"data\.test_ids: .*ids\.json is not a JSON list"):
         load_split(test_split(entries), "test")
+
+
+@pytest.mark.parametrize(("text", "what"), [("{", "no JSON"), ("[" * 9999, "nested more than")])
+def test_a_list_of_ids_that_is_no_json_is_named(test_split, text, what):
+    with pytest.raises(ValueError, match=rf"data\.test_ids: .*ids\.json is {what}"):
+        load_split(test_split(text), "test")
 
 
 def test_every_missing_test_image_is_listed_and_ids_are_told_apart(test_split):

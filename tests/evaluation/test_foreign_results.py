@@ -82,6 +82,7 @@ def test_what_is_odd_but_can_be_scored_is_noted(written):
     ("content", "message"),
     [
         ("[{", "is no JSON"),
+        ("[" * 9999, "is nested more than"),
         ({"images": []}, "holds a dict; a data set with its ground truth, perhaps"),
         ([row(), 3], "row 1: is no object"),
         ([row(), {k: v for k, v in row().items() if k != "score"}], "row 1: has no 'score'; "),

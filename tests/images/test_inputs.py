@@ -97,11 +97,26 @@ def test_ids_of_a_coco_data_set_or_a_list_of_images(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "text", ["{", "7", "[7]", '[{"id": 1}]', '{"annotations": []}', '[{"id": "x", "file_name": "a"}]']
+    "text",
+    [
+        '[{"id": 1e999, "file_name": "a"}]',
+        "7",
+        "[7]",
+        '[{"id": 1}]',
+        '{"annotations": []}',
+        '[{"id": "x", "file_name": "a"}]',
+    ],
 )
 def test_other_files_have_no_ids(tmp_path, text):
     (tmp_path / "x.json").write_text(text)
     with pytest.raises(ValueError, match=r"x\.json is neither a COCO data set nor"):
+        read_ids(tmp_path / "x.json")
+
+
+@pytest.mark.parametrize(("text", "what"), [("{", "no JSON"), ("[" * 9999, "nested more than")])
+def test_files_that_are_no_json_have_no_ids(tmp_path, text, what):
+    (tmp_path / "x.json").write_text(text)
+    with pytest.raises(ValueError, match=rf"x\.json is {what}"):
         read_ids(tmp_path / "x.json")
 
 

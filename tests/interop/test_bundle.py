@@ -162,7 +162,9 @@ def test_one_flipped_bit_is_found(saved):
         load_bundle(saved)
 
 
-@pytest.mark.parametrize("text", [b"", b"{", b'{"format": "maskrcnn', b"\xff\xfe\x00"])
+@pytest.mark.parametrize(
+    "text", [b"", b"{", b'{"format": "maskrcnn', b"\xff\xfe\x00", b"[" * 9999, b'{"a":' * 9999]
+)
 def test_damaged_header(saved, text):
     (saved / "config.json").write_bytes(text)
     with pytest.raises(BundleError, match=r"config\.json is damaged"):

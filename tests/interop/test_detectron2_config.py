@@ -308,7 +308,7 @@ def test_of_several_bases_the_later_one_wins(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("_BASE_: absent.yaml", r"absent\.yaml, which is the _BASE_ of .*config\.yaml, cannot be read"),
+        ("_BASE_: absent.yaml", r"absent\.yaml, the _BASE_ of .*config\.yaml, cannot be read"),
         ("_BASE_: config.yaml", "its own _BASE_"),
         ("_BASE_: https://example.org/base.yaml", "download it"),
         ("_BASE_: [3]", "_BASE_ 3 is no path"),
@@ -318,6 +318,11 @@ def test_of_several_bases_the_later_one_wins(tmp_path):
         ("a: !!python/object/apply:os.system ['touch pwned']", "no plain YAML"),
         ("a: !!python/name:os.system", "no plain YAML"),
         ("a: \x00", "no plain YAML"),
+        ("a: !!float ''", "no plain YAML"),
+        ('_BASE_: "a\\0b"', "is no path"),
+        ("_BASE_: ~nobody-of-this-name/a.yaml", "is no path"),
+        (f"_BASE_: {'a' * 5000}", "cannot be read|is no path"),
+        (f"MODEL: {{{', '.join(f'{n}: 1' for n in range(900))}}}", "880 more unknown fields"),
     ],
 )
 def test_files_that_cannot_be_read(tmp_path, monkeypatch, text, message):
@@ -328,8 +333,17 @@ def test_files_that_cannot_be_read(tmp_path, monkeypatch, text, message):
     assert [path.name for path in tmp_path.iterdir()] == ["config.yaml"]
 
 
+def test_bases_that_multiply_are_refused(tmp_path):
+    """Ten bases that have ten bases each, eight times."""
+    for n in range(8):
+        (tmp_path / f"{n}.yaml").write_text(f"_BASE_: [{', '.join([f'{n + 1}.yaml'] * 10)}]")
+    (tmp_path / "8.yaml").write_text("MODEL: {MASK_ON: true}")
+    with pytest.raises(Detectron2Error, match="more than 100 files"):
+        read_config(tmp_path / "0.yaml")
+
+
 def test_an_absent_file(tmp_path):
-    with pytest.raises(Detectron2Error, match=r"absent\.yaml, cannot be read"):
+    with pytest.raises(Detectron2Error, match=r"absent\.yaml cannot be read"):
         read_config(tmp_path / "absent.yaml")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,6 +14,7 @@ from jaxtyping import UInt8
 from maskrcnn_jax.data.entries import TWIN, Entry, Listing, Reading
 from maskrcnn_jax.data.readers.coco_masks import crop_of_segmentation, oddities
 from maskrcnn_jax.data.records import Crop, DataError, Fault, Record, encode_layers
+from maskrcnn_jax.documents import DATA_SET, DocumentError, read_json
 from maskrcnn_jax.images.decoding import read_image
 
 Row = dict[str, Any]
@@ -69,13 +69,13 @@ def list_entries(path: Path, images: Path | None = None) -> Listing:
 
 
 def _load(path: Path) -> dict[str, list[Row]]:
-    if not path.is_file():
+    if not path.exists() or path.is_dir():
         what = "is a folder" if path.is_dir() else "is not there"
         raise DataError([Fault(str(path), what, "give the JSON file with the annotations")])
     try:
-        data = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise DataError([Fault(str(path), f"is no JSON: {error}", "write or copy it again")]) from error
+        data = read_json(path, most_bytes=DATA_SET)
+    except DocumentError as error:
+        raise DataError([Fault(str(path), error.what, error.remedy)]) from error
     if not isinstance(data, dict):
         what = f"holds a {type(data).__name__}; COCO results, perhaps"
         raise DataError([Fault(str(path), what, "give the ground truth: images, categories, annotations")])

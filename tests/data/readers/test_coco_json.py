@@ -292,6 +292,7 @@ def test_what_is_odd_is_read_but_doubted(tmp_path):
         ("[]", "holds a list; COCO results, perhaps"),
         ('{"images": [], "categories": [], "annotations": []}', "lists no images; is it the right file"),
         ("{", "is no JSON"),
+        ("[" * 9999, "is nested more than"),
         ("{}", "has no list of images.*\n.*has no list of categories.*\n.*has no list of annotations"),
         (
             '{"images": [{"id": 1}], "categories": [], "annotations": [{"id": 1, "image_id": 1}]}',
