@@ -1,7 +1,7 @@
 """Evaluates a trained Mask R-CNN, or what any other tool has found: metrics, tables, curves and pictures.
 
 python evaluate.py --config configs/NAME.py (--workdir DIR | --bundle DIR | --results FILE_OR_FOLDER)
-    [--split train|validation|test] [--out DIR] [--max_dets 100,2000] [--min_score 0.5]
+    [--split train|validation|test] [--out DIR] [--max_dets 100,2000] [--min_score SCORE]
     [--config.FIELD=VALUE ...]
 
 --results takes a COCO results JSON, or a folder with a label image for each image of the data set that the
@@ -33,8 +33,9 @@ _MAX_DETS = flags.DEFINE_list(
 )
 _MIN_SCORE = flags.DEFINE_float(
     "min_score",
-    0.5,
-    "Detections below count neither in AJI, PQ, Dice and F1, which know no scores, nor in the pictures; "
+    None,
+    "By default model.detection.min_score of the config. Detections below count neither in AJI, PQ, Dice and "
+    "F1, which know no scores, nor in the pictures; "
     "curves.png shows the best choice.",
     lower_bound=0,
 )
@@ -76,9 +77,10 @@ def evaluate_model(bundle: Path) -> None:
     model_config, params, source = load_trained(config, bundle)
     records = _records(console)
     predictor = Predictor(model_config, params)
+    min_score = _min_score(model_config.detection)
     with counter(console, f"evaluating {source}") as progress:
         if split == "test":
-            write_predictions(predictor, records, out, min_score=_MIN_SCORE.value, progress=progress)
+            write_predictions(predictor, records, out, min_score=min_score, progress=progress)
         else:
             evaluation = write_evaluation(
                 predictor,
@@ -86,7 +88,7 @@ def evaluate_model(bundle: Path) -> None:
                 out,
                 categories=categories(config.data, split, model_config.num_classes),
                 max_dets=[int(limit) for limit in _MAX_DETS.value],
-                min_score=_MIN_SCORE.value,
+                min_score=min_score,
                 progress=progress,
             )
     if split != "test":
@@ -112,7 +114,7 @@ def score_results(source: Path) -> None:
         ground_truth if found.have_scores else without_classes(ground_truth),
         found.rows,
         max_dets=[int(limit) for limit in _MAX_DETS.value],
-        min_score=_MIN_SCORE.value,
+        min_score=_min_score(config.model.detection),
         have_scores=found.have_scores,
     )
     out = Path(_OUT.value) if _OUT.value else source.with_name(f"{source.stem}_evaluation")
@@ -121,6 +123,10 @@ def score_results(source: Path) -> None:
     for note in found.notes:
         _say(console, f"note: {note}")
     _say(console, f"{source}, {len(records)} {_SPLIT.value} images: results are in {out}")
+
+
+def _min_score(detection) -> float:
+    return detection.min_score if _MIN_SCORE.value is None else _MIN_SCORE.value
 
 
 def _records(console):

@@ -20,6 +20,7 @@ AnchorSizes = Annotated[tuple[Annotated[float, Range(0, 10_000, above=True)], ..
 FourWeights = tuple[PositiveWeight, PositiveWeight, PositiveWeight, PositiveWeight]
 Colour = Annotated[float, Range(-1000, 1000)]
 Spread = Annotated[float, Range(0.001, 1000)]
+Offset = Annotated[float, Range(-1000, 1000)]
 
 BLOCKS = {
     18: (2, 2, 2, 2),
@@ -183,11 +184,20 @@ class DetectionConfig(Checked):
       score_threshold: detections must score more than this.
       nms_iou: per class, a box that overlaps a better one by more is dropped.
       max_detections: D, the most detections of an image.
+      containment: a detection more than this share of whose mask lies inside a better one's of its class is
+        dropped: parts of an object have little IoU with the whole, so NMS keeps them. 1 keeps all.
+      offset: (x, y) pixels that boxes are moved by before their masks are pasted, for a model that learned
+        from labels which lie beside what their images show.
+      min_score: what counts as found wherever a choice must be made: in files, pictures and metrics that
+        know no scores, unless told otherwise. It does not change what the model finds.
     """
 
     score_threshold: Share = 0.05
     nms_iou: Share = 0.5
     max_detections: Count = 500
+    containment: Annotated[float, Range(0, 1, above=True)] = 1.0
+    offset: tuple[Offset, Offset] = (0.0, 0.0)
+    min_score: Share = 0.5
 
 
 @dataclass(frozen=True)
@@ -202,6 +212,7 @@ class MaskRCNNConfig(Checked):
       test_resize: before prediction, images are resized so that the shorter side has the first number
         of pixels, unless the longer one would pass the second (Detectron2's ResizeShortestEdge); None
         leaves them as they are.
+      test_zoom: prediction enlarges images by this, on top of `test_resize`.
       stretch_grey: before prediction, images without colour are stretched between two percentiles (see
         `images.intensity`), as the augmentation of that name does in training.
     """
@@ -212,6 +223,7 @@ class MaskRCNNConfig(Checked):
     channel_order: Literal["RGB", "BGR"] = "BGR"
     dtype: Literal["float32", "bfloat16"] = "float32"
     test_resize: tuple[Pixels, Pixels] | None = None
+    test_zoom: Annotated[float, Range(0.01, 100)] = 1.0
     stretch_grey: bool = False
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     fpn: FPNConfig | None = None

@@ -16,6 +16,7 @@ WRONG = {
     "pixel_std": ((1.0, 0.0, 1.0), "pixel_std[1] is 0.0: it must be a number from 0.001 to 1,000"),
     "channel_order": ("RBG", "channel_order is 'RBG': it must be one of 'RGB', 'BGR'"),
     "test_resize": ((0, 1333), "test_resize[0] is 0"),
+    "test_zoom": (0.0, "test_zoom is 0.0"),
     "backbone.depth": (51, "backbone.depth is 51: it must be one of 18, 34, 50, 101, 152"),
     "backbone.stem_channels": (0, "backbone.stem_channels is 0"),
     "backbone.stem_pool": (1, "backbone.stem_pool is 1: it must be True or False"),
@@ -37,6 +38,9 @@ WRONG = {
     "roi.mask_deconvs": (10**400, "it must be a whole number from 0 to 4"),
     "detection.max_detections": (0, "detection.max_detections is 0"),
     "detection.score_threshold": (10**400, "it must be a number from 0 to 1"),
+    "detection.containment": (0.0, "detection.containment is 0.0: it must be a number above 0, up to 1"),
+    "detection.offset": ((0.0, math.nan), "detection.offset[1] is nan"),
+    "detection.min_score": (1.5, "detection.min_score is 1.5: it must be a number from 0 to 1"),
     "detection.nms_iou": (math.nan, "detection.nms_iou is nan: it must be a number from 0 to 1"),
 }
 USUAL = {"c4": MaskRCNNConfig.c4(18), "pyramid": MaskRCNNConfig.resnet_fpn(18)}

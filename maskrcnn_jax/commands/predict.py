@@ -21,7 +21,6 @@ if TYPE_CHECKING:  # What is slow to import is imported where it is used.
     from maskrcnn_jax.prediction.journal import Job, Journal
 
 FORMATS = ("coco", "labels", "geojson", "csv", "overlay")
-MIN_SCORE = 0.5
 
 
 class _Done(NamedTuple):
@@ -54,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--min-score",
         type=_score,
         metavar="SCORE",
-        help=f"leave objects that score less out of all files ({MIN_SCORE})",
+        help="leave objects that score less out of all files; by default what the model's config says",
     )
     parser.add_argument(
         "--tile",
@@ -104,23 +103,25 @@ def run(arguments: argparse.Namespace) -> int:
     outputs = Outputs(arguments.out, arguments.formats, categories, color_by=color_by)
     predictor = Predictor(config, params)
     predict = Augmented(predictor) if arguments.tta else predictor
+    usual = config.detection.min_score
+    min_score = usual if arguments.min_score is None else arguments.min_score
     options = {
         "model": predict.fingerprint,
         "formats": arguments.formats,
         "classes": categories,
         "color_by": color_by,
-        "min_score": MIN_SCORE if arguments.min_score is None else arguments.min_score,
+        "min_score": min_score,
         "tile": arguments.tile,
     }
     journal = Journal(arguments.out / "unfinished", options)
     before = _begin(journal, outputs, jobs, overwrite=arguments.overwrite)
-    limits = {"most": config.detection.max_detections, "min_score": options["min_score"]}
+    limits = {"most": config.detection.max_detections, "min_score": min_score}
     worker = Worker(predict, outputs, journal, **limits, tile=arguments.tile)
     done = _do_all(jobs, before, faults, worker)
     outputs.finish(journal.images(jobs), journal.rows(jobs))
     notes = worker.notes
     if "coco" in arguments.formats and arguments.min_score is None:
-        notes.append(f"all files hold what scores at least {MIN_SCORE}: for COCO AP, give --min-score 0")
+        notes.append(f"all files hold what scores at least {usual:g}: for COCO AP, give --min-score 0")
     failed = sum(row.objects is None for row in done)
     if 0 < failed < len(done):
         notes.append("the same command tries only those again that failed")

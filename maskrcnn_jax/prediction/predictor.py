@@ -14,9 +14,12 @@ from maskrcnn_jax.compilations import CountedJit
 from maskrcnn_jax.config import MaskRCNNConfig
 from maskrcnn_jax.images.intensity import stretch_grey
 from maskrcnn_jax.images.pixels import as_rgb, fault_of
+from maskrcnn_jax.masks.containment import not_contained
+from maskrcnn_jax.masks.overlaps import crops_of
 from maskrcnn_jax.masks.pasting import paste_rle
 from maskrcnn_jax.models.mask_rcnn import MaskRCNN
 from maskrcnn_jax.ops.boxes import grow
+from maskrcnn_jax.prediction.merge import take
 from maskrcnn_jax.prediction.resize import resize, target_size
 from maskrcnn_jax.structures import Detections, Result
 
@@ -63,6 +66,11 @@ class Predictor:
             return model.apply({"params": params}, images, sizes, method="detect")
 
         self.config = config
+        self._options = {
+            "mask_margin": config.roi.mask_margin,
+            "offset": config.detection.offset,
+            "containment": config.detection.containment,
+        }
         self._buckets = sorted(buckets)
         self._params = jax.device_put(params)
         self._detect = CountedJit(detect, expected=_MANY_SHAPES, tell=_warn_of_shapes)
@@ -83,7 +91,7 @@ class Predictor:
           images: RGB, RGBA (alpha is ignored) or grey, 8 or 16 bits (of which the high byte is read).
           frame: height and width. If the images are parts of a larger one, smaller ones at its border
             among them: all are resized as an image of this size would be, and share its bucket.
-          zoom: the model sees the images enlarged by this, on top of `config.test_resize`.
+          zoom: the model sees the images enlarged by this, on top of what its config says.
 
         Returns:
           One result for each image, in order, in its own pixels.
@@ -109,8 +117,7 @@ class Predictor:
             for row, i in enumerate(group):
                 one = Detections(*(field[row] for field in detections))
                 size = tuple(sizes[row].tolist())
-                margin = self.config.roi.mask_margin
-                results[i] = to_result(one, size, images[i].shape[:2], mask_margin=margin)
+                results[i] = to_result(one, size, images[i].shape[:2], **self._options)
         return [results[i] for i in range(len(images))]
 
     @property
@@ -134,7 +141,7 @@ class Predictor:
         """The height and width at which the model sees an image, and those of its bucket."""
         frame = frame or shape
         target = target_size(*frame, *self.config.test_resize) if self.config.test_resize else frame
-        factors = [zoom * new / old for new, old in zip(target, frame, strict=True)]
+        factors = [zoom * self.config.test_zoom * new / old for new, old in zip(target, frame, strict=True)]
         size, room = (
             tuple(max(int(side * factor + 0.5), 1) for side, factor in zip(sides, factors, strict=True))
             for sides in (shape, frame)
@@ -152,7 +159,13 @@ def _warn_of_shapes(message: str) -> None:
 
 
 def to_result(
-    detections: Detections, size: tuple[int, int], original: tuple[int, int], *, mask_margin: float = 0.0
+    detections: Detections,
+    size: Size,
+    original: Size,
+    *,
+    mask_margin: float = 0.0,
+    offset: tuple[float, float] = (0.0, 0.0),
+    containment: float = 1.0,
 ) -> Result:
     """One image's detections on the host, from the model's frame to the image's own.
 
@@ -161,24 +174,34 @@ def to_result(
       size: height and width that the model saw, in pixels.
       original: height and width of the image.
       mask_margin: by which share of its length the mask of a box reaches beyond it at each side.
+      offset, containment: see `DetectionConfig`.
     """
     height, width = (int(side) for side in original)
     valid = np.asarray(detections.valid)
     scale = np.array([width / size[1], height / size[0]] * 2, np.float32)
-    boxes = np.asarray(detections.boxes, np.float32)[valid] * scale
+    boxes = np.asarray(detections.boxes, np.float32)[valid] * scale + np.array([*offset, *offset], np.float32)
     boxes = np.clip(boxes, 0, np.array([width, height] * 2, np.float32))
     solid = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
     scores, classes, masks = (
         np.asarray(field)[valid][solid] for field in (detections.scores, detections.classes, detections.masks)
     )
     boxes = boxes[solid]
-    return Result(
+    result = Result(
         boxes=boxes,
         scores=scores.astype(np.float32),
         classes=classes.astype(np.int32),
         masks=paste_rle(masks, grow(boxes, mask_margin), (height, width)),
         size=(height, width),
     )
+    return without_parts(result, containment)
+
+
+def without_parts(result: Result, containment: float) -> Result:
+    """The detections that `masks.containment` keeps."""
+    if containment >= 1:
+        return result
+    kept = not_contained(crops_of(result.masks), result.scores, result.classes, containment)
+    return take(result, kept)
 
 
 def _groups(shapes: Sequence[tuple[int, int]]) -> list[tuple[list[int], tuple[int, int]]]:

@@ -13,7 +13,7 @@ from jaxtyping import Float, Int, Shaped
 from maskrcnn_jax.masks.overlaps import Crops, crops_of, overlapping, shared_pixels, vote
 from maskrcnn_jax.masks.rle import RLE, crop_of_rle, rle_of_crop
 from maskrcnn_jax.prediction.merge import concatenate, take
-from maskrcnn_jax.prediction.predictor import Predictor, Size
+from maskrcnn_jax.prediction.predictor import Predictor, Size, without_parts
 from maskrcnn_jax.structures import Result
 
 _SAME = 0.5  # Masks of two views with at least this IoU are one object.
@@ -80,10 +80,11 @@ class Augmented:
             results = self._predictor.batch(shown, frame=shown_frame, zoom=zoom * view.zoom)
             seen.append([_back(result, view) for result in results])
         limits = self._predictor.config.detection
-        return [
+        fused = (
             fuse(of_image, threshold=limits.score_threshold, most=limits.max_detections)
             for of_image in zip(*seen, strict=True)
-        ]
+        )
+        return [without_parts(result, limits.containment) for result in fused]
 
 
 def fuse(views: Sequence[Result], *, threshold: float = 0.0, most: int | None = None) -> Result:

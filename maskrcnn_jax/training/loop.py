@@ -189,6 +189,7 @@ class _Run:
                     validation,
                     self.workdir / "evaluation",
                     categories=self.classes,
+                    min_score=self.model_config.detection.min_score,
                     progress=progress,
                 )
             self.console.print(table(evaluation.metrics))

@@ -20,7 +20,7 @@ from maskrcnn_jax.commands.cli import main
 from maskrcnn_jax.config import DetectionConfig, MaskRCNNConfig
 from maskrcnn_jax.interop.bundle import save_bundle
 from maskrcnn_jax.models.mask_rcnn import init_params
-from maskrcnn_jax.outputs import overview
+from maskrcnn_jax.outputs import folder, overview
 from maskrcnn_jax.prediction import jobs
 from maskrcnn_jax.prediction.test_time import Augmented
 
@@ -306,6 +306,14 @@ def test_min_score_leaves_out_the_worst_and_keeps_the_numbers(model, images, run
     assert check_consistency(tmp_path / "out", "a", whole=True) == 0
 
 
+def test_the_model_says_what_scores_enough(model, images, tmp_path, capsys):
+    model.config = MaskRCNNConfig.c4(num_classes=2, detection=DetectionConfig(min_score=30 / 255))
+    images("a.png", [np.s_[n // 20, n % 20] for n in range(300)])
+    assert main(["predict", str(images.folder), "--bundle", "any", "--out", str(tmp_path / "out")]) == 0
+    assert check_consistency(tmp_path / "out", "a", whole=True) == 100
+    assert "at least 0.117647" in capsys.readouterr().out
+
+
 def test_a_full_house_is_told(model, images, run, capsys):
     """Where the model finds as many objects as it can, there may be more."""
     images("a.png", [np.s_[5 * n, 5] for n in range(10)])
@@ -462,7 +470,7 @@ def test_an_image_that_does_not_fit_into_memory(model, images, run, monkeypatch,
 
 
 def test_formats_of_the_help_are_those_there_are():
-    assert predict.FORMATS == outputs.FORMATS
+    assert predict.FORMATS == folder.FORMATS
 
 
 @pytest.fixture(scope="module")

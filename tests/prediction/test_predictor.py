@@ -46,8 +46,11 @@ def fake(monkeypatch):
     monkeypatch.setattr(module, "MaskRCNN", Fake)
     monkeypatch.setattr(Fake, "traces", 0)
 
-    def build(test_resize=None, **options):
-        return Predictor(MaskRCNNConfig(test_resize=test_resize), {"scale": np.float32(1)}, **options)
+    def build(test_resize=None, *, test_zoom=1.0, detection=None, **options):
+        config = MaskRCNNConfig(
+            test_resize=test_resize, test_zoom=test_zoom, detection=detection or DetectionConfig()
+        )
+        return Predictor(config, {"scale": np.float32(1)}, **options)
 
     return build
 
@@ -174,6 +177,48 @@ def test_zoom_changes_what_the_model_sees_and_not_the_frame_of_results(fake, tes
     for zoom in (0.5, 1.25, 3):
         image = np.full((40, 30, 3), 70, np.uint8)
         assert_halves(predict.batch([image], zoom=zoom)[0], 40, 30, 70)
+
+
+def test_the_configs_zoom_multiplies(fake):
+    image = np.full((45, 30, 3), 70, np.uint8)
+    predict = fake((20, 100), test_zoom=3.0, buckets=(8,))
+    seen = []
+    predict._detect = lambda params, images, sizes: seen.append(sizes.tolist()) or stop()
+    for zoom in (1.0, 0.5):
+        with pytest.raises(InterruptedError):
+            predict.batch([image], zoom=zoom)
+    assert seen == [[[90, 60]], [[45, 30]]]
+    assert_halves(fake((20, 100), test_zoom=3.0)(image), 45, 30, 70)
+
+
+def test_the_configs_offset_moves_boxes_and_masks(fake):
+    image = np.full((40, 30, 3), 70, np.uint8)
+    detection = DetectionConfig(offset=(2.0, -3.0))
+    for predict in (fake(detection=detection), fake(test_zoom=2.0, detection=detection)):
+        result = predict(image)
+        np.testing.assert_allclose(result.boxes, [[2, 0, 17, 37], [2, 0, 30, 37]], rtol=1e-6)
+        assert coco.toBbox(result.masks).tolist() == [[2, 0, 15, 37], [2, 0, 28, 37]]
+
+
+def test_parts_inside_better_detections_go(fake):
+    class OneClass(Fake):
+        def apply(self, *arguments, **options):
+            found = super().apply(*arguments, **options)
+            order = jnp.array([2, 0, 1, 3])  # the whole image first, then its half
+            return Detections(
+                found.boxes[:, order], found.scores, found.classes * 0, found.masks, found.valid[:, order]
+            )
+
+    image = np.full((40, 30, 3), 70, np.uint8)
+    for containment, count in ((1.0, 2), (0.7, 1)):
+        predict = fake(detection=DetectionConfig(containment=containment))
+        predict._detect = lambda p, *a: OneClass(None).apply(
+            {"params": p}, *map(jnp.asarray, a), method="detect"
+        )
+        result = predict(image)
+        assert len(result) == count and result.boxes[0].tolist() == [0, 0, 30, 40]
+    predict = fake(detection=DetectionConfig(containment=0.7))
+    assert len(predict(image)) == 2  # of another class
 
 
 def test_fingerprint_is_the_models(tiny):
