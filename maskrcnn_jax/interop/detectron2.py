@@ -25,8 +25,8 @@ from maskrcnn_jax.interop.trees import (
     non_finite,
     shapes,
 )
-from maskrcnn_jax.interop.unpickle import load_tensors
 from maskrcnn_jax.models.mask_rcnn import init_params
+from maskrcnn_jax.unpickling import load_tensors
 
 # What only a whole model has.
 _HEADS = ("proposal_generator.", "roi_heads.", "backbone.fpn_")

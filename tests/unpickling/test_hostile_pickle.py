@@ -8,7 +8,7 @@ from collections import OrderedDict
 import numpy as np
 import pytest
 
-from maskrcnn_jax.interop.unpickle import UnpickleError
+from maskrcnn_jax.unpickling import UnpickleError
 
 
 class Call:
@@ -220,3 +220,16 @@ def test_one_text_encoded_a_thousand_times_is_refused(refuse):
     encode = b"c_codecs\nencode\nh\x01X\x06\x00\x00\x00latin1\x86R"
     data = b"\x80\x02X" + (100_000).to_bytes(4, "little") + b"a" * 100_000 + b"q\x01(" + encode * 1000 + b"t."
     refuse(data, "4 times the bytes")
+
+
+def test_tuples_doubled_by_the_memo_are_no_keys(refuse):
+    """With Python's unpickler and an allowlist these 200 bytes take 2^40 steps, and the next the stack."""
+    twice = b"".join(b"h" + bytes([n]) + b"\x86q" + bytes([n + 1]) for n in range(40))
+    refuse(b"\x80\x02})q\x00" + twice + b"K\x01s.", "dict key of type tuple")
+    refuse(b"\x80\x02})" + b"\x85" * 1_000_000 + b"K\x01s.", "dict key of type tuple")
+
+
+@pytest.mark.parametrize("arguments", [([1],), ({"a": "x"},), ("abc",), (1, 2)])
+def test_a_counter_is_made_of_numbers(refuse, arguments):
+    inner = pickle.dumps(arguments, 2)[2:-1]
+    refuse(b"\x80\x02ccollections\nCounter\n" + inner + b"R.", "Counter with other arguments")

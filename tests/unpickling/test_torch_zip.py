@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from maskrcnn_jax.interop.unpickle import UnpickleError
+from maskrcnn_jax.unpickling import UnpickleError
 
 
 def op(value):

@@ -1,14 +1,18 @@
 """The pickle language without its power: plain values, and calls of functions that a table names.
 
-Python's own unpickler imports what a file asks for. This one knows no import, no class and no
-attribute: a global is a name, a call looks the name up in a table, and every opcode that could do more
-is refused. Opcodes are decoded by the standard library's `pickletools`, which runs nothing.
+Python's own unpickler imports what a file asks for, and where it is kept from that, it still hashes
+whatever is a key: tuples in tuples take the process's stack or 2^n steps. This one knows no import, no
+class and no attribute: a global is a name, a call looks the name up in a table, keys are plain, and every
+opcode that could do more is refused. `pickletools` of the standard library decodes opcodes and runs nothing.
 """
 
 import abc
 import pickletools
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
+
+from maskrcnn_jax.unpickling.faults import COPY_AGAIN, PickleFault
 
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 _LITERALS = {
@@ -24,11 +28,9 @@ _MARK = object()
 # Calls copy text and bytearrays; a file that has them copied more often is an attack on memory.
 _MOST_COPIES = 4
 
+RESAVE = "save it anew with the program that wrote it: pickle.dump(content, file, protocol=4)"
+
 Call = Callable[[Any], Any]
-
-
-class PickleFault(Exception):
-    """What in a pickle is malformed or refused."""
 
 
 class Global:
@@ -81,15 +83,17 @@ def run(
     machine = _Machine(calls, load_persistent, copies=_MOST_COPIES * len(data))
     position = 0
     try:
-        for opcode, argument, at in pickletools.genops(data):
-            position = at or 0
-            machine.step(opcode.name, argument)
-        return machine.result()
+        with warnings.catch_warnings(action="ignore"):  # Of odd escapes in texts of protocol 0.
+            for opcode, argument, at in pickletools.genops(data):
+                position = at or 0
+                machine.step(opcode.name, argument)
+            return machine.result()
     except PickleFault as fault:
-        raise PickleFault(f"at byte {position}: {fault}") from fault
+        raise PickleFault(f"at byte {position}: {fault}", fault.remedy) from fault
     except (ValueError, OverflowError, MemoryError) as error:
         # From pickletools: it reads ahead of `position`.
-        raise PickleFault(f"after byte {position}: damaged or cut short ({error})") from error
+        what = f"after byte {position}: damaged or cut short ({error})"
+        raise PickleFault(what, COPY_AGAIN) from error
 
 
 class _Machine:
@@ -123,7 +127,7 @@ class _Machine:
 
     def _op_proto(self, version: int) -> None:
         if not 2 <= version <= 5:
-            raise PickleFault(f"pickle protocol {version}; 2 to 5 are read")
+            raise PickleFault(f"pickle protocol {version}; 2 to 5 are read", RESAVE)
 
     def _op_frame(self, _) -> None:
         """Frames group bytes for reading; they have no meaning."""

@@ -2,7 +2,7 @@
 
 import pytest
 
-from maskrcnn_jax.interop.unpickle import UnpickleError, load_tensors
+from maskrcnn_jax.unpickling import UnpickleError, load_tensors
 
 
 @pytest.fixture

@@ -1,13 +1,14 @@
 """Checkpoints are read right; damaged ones give one clear error."""
 
 import contextlib
+import os
 import pickle
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 
 import numpy as np
 import pytest
 
-from maskrcnn_jax.interop.unpickle import UnpickleError, load_tensors
+from maskrcnn_jax.unpickling import UnpickleError, load_tensors
 
 DTYPES = [np.float16, np.float32, np.float64, np.int8, np.int16, np.int32, np.int64, np.uint8, np.bool_]
 
@@ -41,6 +42,31 @@ def test_the_dicts_that_files_have(load, wrap):
     state = OrderedDict(x=np.ones(2))
     state._metadata = OrderedDict(version=2)
     assert list(load(pickle.dumps(wrap(state)))) == ["x"]
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+def test_a_scheduler_of_torch_keeps_its_milestones_in_a_counter(load, protocol):
+    scheduler = {"milestones": Counter([60_000, 80_000]), "none": Counter(), "last_epoch": 7}
+    assert list(load(pickle.dumps({"model": {"x": np.ones(2)}, "scheduler": scheduler}, protocol))) == ["x"]
+
+
+@pytest.mark.parametrize("protocol", [0, 1])
+def test_protocols_that_are_not_read_have_a_remedy(refuse, protocol):
+    refuse(pickle.dumps({"model": {"x": np.ones(2)}}, protocol), "save it anew with protocol 2 or later")
+
+
+def test_every_refusal_has_a_remedy(refuse):
+    refuse(
+        pickle.dumps({"model": {"x": np.ones(2)}, "other": 1j}), r"builtins\.complex.*save the tensors alone"
+    )
+    refuse(pickle.dumps({"model": {"x": np.ones(2)}})[:-9], "copy it again")
+    refuse(b"\x80\x06N.", r"save it anew with the program.*protocol=4")
+
+
+def test_what_is_no_file(tmp_path):
+    os.mkfifo(tmp_path / "pipe.pth")
+    with pytest.raises(UnpickleError, match=r"pipe\.pth cannot be read: it is a named pipe"):
+        load_tensors(tmp_path / "pipe.pth")
 
 
 def test_numpy_1_names(load):

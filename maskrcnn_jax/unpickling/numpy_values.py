@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from maskrcnn_jax.interop.pickle_machine import Buildable, Call, Global, Ordered, PickleFault
+from maskrcnn_jax.unpickling.faults import PickleFault
+from maskrcnn_jax.unpickling.machine import Buildable, Call, Global, Ordered
 
 _DTYPES = {"f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1"}
 _MOST_AXES = 8
@@ -23,13 +24,13 @@ class Tensor(Buildable):
 
     def build(self, state: Any) -> None:
         match state:
-            case (int(), shape, _DType(dtype=dtype), bool() | 0 | 1 as fortran, data):
+            case (int(), shape, DType(dtype=dtype), bool() | 0 | 1 as fortran, data):
                 self.array = _array(data, dtype, shape, "F" if fortran else "C")
             case _:
                 raise PickleFault("an array whose state is not (version, shape, dtype, order, bytes)")
 
 
-class _DType(Buildable):
+class DType(Buildable):
     """NumPy's dtype; the byte order comes with the state."""
 
     def __init__(self, arguments: tuple):
@@ -80,14 +81,14 @@ def _reconstruct(arguments: tuple) -> Tensor:
 
 def _from_buffer(arguments: tuple) -> Tensor:
     match arguments:
-        case (data, _DType(dtype=dtype), shape, "C" | "F" as order):
+        case (data, DType(dtype=dtype), shape, "C" | "F" as order):
             return Tensor(_array(data, dtype, shape, order))
     raise PickleFault("_frombuffer with other arguments than (bytes, dtype, shape, order)")
 
 
 def _scalar(arguments: tuple) -> Tensor:
     match arguments:
-        case (_DType(dtype=dtype), data):
+        case (DType(dtype=dtype), data):
             return Tensor(_array(data, dtype, (), "C"))
     raise PickleFault("a NumPy scalar with other arguments than (dtype, bytes)")
 
@@ -119,10 +120,18 @@ def _ordered(arguments: tuple) -> Ordered:
     return Ordered()
 
 
+def _counter(arguments: tuple) -> dict:
+    """As schedulers of torch keep their milestones; its dict itself, as a copy would cost memory."""
+    match arguments:
+        case (dict() as counts,) if all(type(count) is int for count in counts.values()):
+            return counts
+    raise PickleFault("a Counter with other arguments than a dict of numbers")
+
+
 # Exact names and nothing else. None: may be mentioned, not called.
 CALLS: dict[str, Call | None] = {
     "numpy ndarray": None,
-    "numpy dtype": _DType,
+    "numpy dtype": DType,
     "numpy.core.multiarray _reconstruct": _reconstruct,
     "numpy._core.multiarray _reconstruct": _reconstruct,
     "numpy.core.multiarray scalar": _scalar,
@@ -132,4 +141,5 @@ CALLS: dict[str, Call | None] = {
     "_codecs encode": _encode,
     "__builtin__ bytes": _empty_bytes,
     "collections OrderedDict": _ordered,
+    "collections Counter": _counter,
 }

@@ -6,17 +6,18 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-import jax.numpy as jnp
+import ml_dtypes
 import numpy as np
 
-from maskrcnn_jax.interop.numpy_pickle import CALLS, Tensor, sizes
-from maskrcnn_jax.interop.pickle_machine import Global, PickleFault, run
+from maskrcnn_jax.unpickling.faults import PickleFault
+from maskrcnn_jax.unpickling.machine import Global, run
+from maskrcnn_jax.unpickling.numpy_values import CALLS, Tensor, sizes
 
 _DTYPES = {
     "torch FloatStorage": np.dtype(np.float32),
     "torch DoubleStorage": np.dtype(np.float64),
     "torch HalfStorage": np.dtype(np.float16),
-    "torch BFloat16Storage": np.dtype(jnp.bfloat16),
+    "torch BFloat16Storage": np.dtype(ml_dtypes.bfloat16),
     "torch LongStorage": np.dtype(np.int64),
     "torch IntStorage": np.dtype(np.int32),
     "torch ShortStorage": np.dtype(np.int16),
