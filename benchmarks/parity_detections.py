@@ -6,9 +6,10 @@ from parity_goldens import Golden, Row, largest, pair
 from parity_stages import own_features, stage_outputs
 from pycocotools import mask as coco
 
+from maskrcnn_jax.masks.result import Result
 from maskrcnn_jax.masks.rle import RLE
 from maskrcnn_jax.prediction.predictor import Predictor, to_result
-from maskrcnn_jax.structures import Detections, Result
+from maskrcnn_jax.structures import Detections
 
 _BOX, _SCORE, _MASK = 0.02, 5e-4, 1e-3
 

@@ -35,10 +35,10 @@ from maskrcnn_jax.images.decoding import read_image
 from maskrcnn_jax.images.sources import open_source
 from maskrcnn_jax.interop.bundle import load_bundle
 from maskrcnn_jax.masks.pasting import paste_rle
+from maskrcnn_jax.masks.result import Result
 from maskrcnn_jax.outputs.writers import atomic, write_coco_results
 from maskrcnn_jax.prediction.predictor import Predictor
 from maskrcnn_jax.prediction.tiling import predict_tiled, tile_grid
-from maskrcnn_jax.structures import Result
 
 CELL = 1000  # pixels of an image's side
 FILE_TILE = 512

@@ -18,9 +18,9 @@ from maskrcnn_jax import Predictor, load_bundle
 from maskrcnn_jax.commands.cli import main as command
 from maskrcnn_jax.data.synthetic import draw_records
 from maskrcnn_jax.images.sources import open_source
+from maskrcnn_jax.masks.result import Result
 from maskrcnn_jax.outputs.overlay import draw_overlay
 from maskrcnn_jax.prediction.tiling import predict_tiled
-from maskrcnn_jax.structures import Result
 
 LOSSES = {
     "loss": "sum",

@@ -9,7 +9,7 @@ import importlib
 _PUBLIC = {
     "Batch": "structures",
     "Detections": "structures",
-    "Result": "structures",
+    "Result": "masks.result",
     "MaskRCNN": "models.mask_rcnn",
     "MaskRCNNConfig": "config",
     "Predictor": "prediction.predictor",

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from maskrcnn_jax.config import MaskRCNNConfig
+from maskrcnn_jax.masks.result import Result
 from maskrcnn_jax.masks.rle import rle_of_crop
-from maskrcnn_jax.structures import Result
 
 
 class Painted:

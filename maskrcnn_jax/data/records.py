@@ -10,6 +10,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float32, Int32, UInt8, UInt16
 
+from maskrcnn_jax.masks.crops import Crop
+
 MAX_INSTANCES = np.iinfo(np.uint16).max  # of one record: a layer's values are uint16 and 0 is background
 
 
@@ -31,19 +33,6 @@ class DataError(ValueError):
         self.faults = list(faults)
         count = f"{len(self.faults)} fault{'s' if len(self.faults) != 1 else ''} in the data:"
         super().__init__("\n  ".join([count, *map(str, self.faults)]))
-
-
-class Crop(NamedTuple):
-    """A mask without its empty surroundings: `pixels` (h, w) bool lie at row `top`, column `left`."""
-
-    top: int
-    left: int
-    pixels: np.ndarray
-
-    @property
-    def content(self) -> tuple:
-        """What two masks have in common if their pixels are the same."""
-        return self.top, self.left, self.pixels.shape, self.pixels.tobytes()
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,7 +12,8 @@ import numpy as np
 from jaxtyping import Float
 from PIL import Image, ImageFilter
 
-from maskrcnn_jax.data.records import Crop, Record, encode_layers
+from maskrcnn_jax.data.records import Record, encode_layers
+from maskrcnn_jax.masks.crops import Crop
 
 # Optical density of the stains in R, G, B, of length one; chosen between the published vectors
 # (Ruifrok and Johnston 2001; Macenko et al. 2009) to look like scanned sections.

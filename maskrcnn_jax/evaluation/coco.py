@@ -11,8 +11,8 @@ import numpy as np
 from pycocotools import mask as rle
 
 from maskrcnn_jax.evaluation.matching import Kind, Row, match
+from maskrcnn_jax.masks.result import Result
 from maskrcnn_jax.masks.rle import rles_of_labels
-from maskrcnn_jax.structures import Result
 
 if TYPE_CHECKING:
     from maskrcnn_jax.data.records import Record

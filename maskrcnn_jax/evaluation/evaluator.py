@@ -13,7 +13,7 @@ from jaxtyping import UInt8
 from maskrcnn_jax.evaluation.coco import Categories, average_precision, to_coco, to_results
 from maskrcnn_jax.evaluation.curves import Curves, curves
 from maskrcnn_jax.evaluation.nuclei import averages, summarize, tally_results
-from maskrcnn_jax.structures import Result
+from maskrcnn_jax.masks.result import Result
 
 if TYPE_CHECKING:
     from maskrcnn_jax.data.records import Record

@@ -9,12 +9,12 @@ from typing import Any
 
 from maskrcnn_jax.evaluation.coco import to_results
 from maskrcnn_jax.images.sources import ImageSource
+from maskrcnn_jax.masks.result import Result
 from maskrcnn_jax.outputs.geojson import write_geojson
 from maskrcnn_jax.outputs.label_image import write_labels
 from maskrcnn_jax.outputs.object_table import write_table
 from maskrcnn_jax.outputs.overview import draw_overview
 from maskrcnn_jax.outputs.writers import write_coco_results, write_image, write_json
-from maskrcnn_jax.structures import Result
 
 # What each format adds to the name of an image.
 _SUFFIXES = {"labels": "_labels.tif", "geojson": ".geojson", "csv": ".csv", "overlay": "_overlay.png"}

@@ -7,10 +7,10 @@ import uuid
 from collections.abc import Sequence
 
 from maskrcnn_jax.masks.outlines import outlines
+from maskrcnn_jax.masks.result import Result
 from maskrcnn_jax.masks.rle import crop_of_rle
 from maskrcnn_jax.outputs.colours import PALETTE
 from maskrcnn_jax.outputs.writers import PathLike, atomic
-from maskrcnn_jax.structures import Result
 
 _NAMESPACE = uuid.UUID("8f1c2f0e-6a55-4f0b-9d0e-3c4b8f6a7d21")
 

@@ -10,8 +10,8 @@ import tifffile
 from jaxtyping import Shaped
 
 from maskrcnn_jax.masks.overlaps import Crops, crops_of
+from maskrcnn_jax.masks.result import Result
 from maskrcnn_jax.outputs.writers import PathLike, atomic
-from maskrcnn_jax.structures import Result
 
 # Bytes of a strip, which a reader decodes at once, and of the rows that are drawn at once.
 _STRIP, _BAND = 1 << 18, 1 << 25

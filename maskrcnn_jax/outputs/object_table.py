@@ -10,8 +10,8 @@ import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
 from maskrcnn_jax.masks.overlaps import Crops, crops_of
+from maskrcnn_jax.masks.result import Result
 from maskrcnn_jax.outputs.writers import PathLike, atomic
-from maskrcnn_jax.structures import Result
 
 COLUMNS = (
     *("id", "class", "score", "x0", "y0", "x1", "y1", "centroid_x", "centroid_y"),

@@ -11,9 +11,9 @@ from PIL import Image, ImageDraw, ImageFont
 from pycocotools import mask as rle
 
 from maskrcnn_jax.masks.overlaps import crops_of
+from maskrcnn_jax.masks.result import Result
 from maskrcnn_jax.masks.rle import RLE
 from maskrcnn_jax.outputs.colours import PALETTE, neighbour_colors
-from maskrcnn_jax.structures import Result
 
 _SMALL_SIDE = 1000  # Smaller images are enlarged to about this many pixels,
 _SMALL_OBJECT = 48  # those with mostly smaller objects to twice their size,

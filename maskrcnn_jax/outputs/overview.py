@@ -10,9 +10,9 @@ from PIL import Image, ImageDraw, ImageFont
 
 from maskrcnn_jax.images.sources import ImageSource
 from maskrcnn_jax.masks.overlaps import crops_of
+from maskrcnn_jax.masks.result import Result
 from maskrcnn_jax.outputs.colours import PALETTE, neighbour_colors
 from maskrcnn_jax.outputs.overlay import draw_overlay, outline
-from maskrcnn_jax.structures import Result
 
 _MAX_SIDE = 4000  # of an overview, in pixels
 _READ = 2048  # Slides are read in squares of about so many pixels.

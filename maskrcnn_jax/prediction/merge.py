@@ -25,7 +25,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from maskrcnn_jax.masks.overlaps import Crops, crops_of, cut, overlapping, shared_pixels, vote
-from maskrcnn_jax.structures import Result
+from maskrcnn_jax.masks.result import Result
 
 # Boxes that keep this many pixels or fewer from a border may have been cut by it.
 _TOUCH = 4.0

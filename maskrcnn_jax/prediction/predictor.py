@@ -17,11 +17,12 @@ from maskrcnn_jax.images.pixels import as_rgb, fault_of
 from maskrcnn_jax.masks.containment import not_contained
 from maskrcnn_jax.masks.overlaps import crops_of
 from maskrcnn_jax.masks.pasting import paste_rle
+from maskrcnn_jax.masks.result import Result
 from maskrcnn_jax.models.mask_rcnn import MaskRCNN
 from maskrcnn_jax.ops.boxes import grow
 from maskrcnn_jax.prediction.merge import take
 from maskrcnn_jax.prediction.resize import resize, target_size
-from maskrcnn_jax.structures import Detections, Result
+from maskrcnn_jax.structures import Detections
 
 # Sides beyond the largest bucket are padded to a multiple of this.
 _BUCKET_STEP = 256

@@ -11,10 +11,10 @@ import numpy as np
 from jaxtyping import Float, Int, Shaped
 
 from maskrcnn_jax.masks.overlaps import Crops, crops_of, overlapping, shared_pixels, vote
+from maskrcnn_jax.masks.result import Result
 from maskrcnn_jax.masks.rle import RLE, crop_of_rle, rle_of_crop
 from maskrcnn_jax.prediction.merge import concatenate, take
 from maskrcnn_jax.prediction.predictor import Predictor, Size, without_parts
-from maskrcnn_jax.structures import Result
 
 _SAME = 0.5  # Masks of two views with at least this IoU are one object.
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from maskrcnn_jax.masks.result import Result
 from maskrcnn_jax.outputs.writers import atomic, write_json
-from maskrcnn_jax.structures import Result
 
 _MANIFEST = "tiles.json"
 # What a file that a full disk or a lost power left behind makes NumPy raise.

@@ -12,10 +12,10 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from maskrcnn_jax.images.sources import ImageSource
+from maskrcnn_jax.masks.result import Result
 from maskrcnn_jax.masks.rle import crop_of_rle, rle_of_crop
 from maskrcnn_jax.prediction.merge import Tile, concatenate, merge_tiles
 from maskrcnn_jax.prediction.tile_store import TileStore
-from maskrcnn_jax.structures import Result
 
 # Glass is at least so bright in each channel, and what lies on it differs by more than this, of 255.
 _GLASS, _CONTRAST = 160, 16

@@ -13,7 +13,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from maskrcnn_jax.evaluation.coco import average_precision, from_results, to_coco, to_results
-from maskrcnn_jax.structures import Result
+from maskrcnn_jax.masks.result import Result
 
 KINDS = ("bbox", "segm")
 

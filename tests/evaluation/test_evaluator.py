@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from maskrcnn_jax.evaluation.evaluator import evaluate, score
+from maskrcnn_jax.masks.result import Result
 from maskrcnn_jax.masks.rle import rles_of_labels
-from maskrcnn_jax.structures import Result
 
 
 def record(image_id, count, side=40):

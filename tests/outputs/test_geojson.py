@@ -8,9 +8,9 @@ import pytest
 import shapely
 from pycocotools import mask as coco
 
+from maskrcnn_jax.masks.result import Result
 from maskrcnn_jax.masks.rle import rle_of_crop
 from maskrcnn_jax.outputs.geojson import write_geojson
-from maskrcnn_jax.structures import Result
 
 SIZE = (30, 40)
 CLASSES = ("tumour", "Lymphozyt – groß")

@@ -8,10 +8,10 @@ import tifffile
 from PIL import Image
 
 from maskrcnn_jax.images.decoding import read_labels
+from maskrcnn_jax.masks.result import Result
 from maskrcnn_jax.masks.rle import rle_of_crop
 from maskrcnn_jax.outputs import label_image
 from maskrcnn_jax.outputs.label_image import write_labels
-from maskrcnn_jax.structures import Result
 
 
 def result(masks, size):

@@ -5,10 +5,10 @@ import pandas as pd
 import pytest
 
 from maskrcnn_jax.images.sources import open_source
+from maskrcnn_jax.masks.result import Result
 from maskrcnn_jax.masks.rle import rle_of_crop
 from maskrcnn_jax.outputs import object_table
 from maskrcnn_jax.outputs.object_table import COLUMNS, write_table
-from maskrcnn_jax.structures import Result
 
 SIZE = (60, 80)
 

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
+from maskrcnn_jax.masks.result import Result
 from maskrcnn_jax.masks.rle import rle_of_crop
 from maskrcnn_jax.outputs.colours import NEIGHBOURS, PALETTE
 from maskrcnn_jax.outputs.overlay import draw_overlay, side_by_side
-from maskrcnn_jax.structures import Result
 
 
 def square(top, left, side, size=(40, 60)):

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 
 from maskrcnn_jax.images.sources import open_source
+from maskrcnn_jax.masks.result import Result
 from maskrcnn_jax.masks.rle import rle_of_crop
 from maskrcnn_jax.outputs import overview
 from maskrcnn_jax.outputs.colours import PALETTE
 from maskrcnn_jax.outputs.overlay import draw_overlay
 from maskrcnn_jax.outputs.overview import draw_overview, overview_factor
-from maskrcnn_jax.structures import Result
 
 
 def result(masks, size, classes=None):

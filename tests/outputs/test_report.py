@@ -9,8 +9,8 @@ from PIL import Image
 from pycocotools import mask as coco
 
 from maskrcnn_jax.data.synthetic import draw_records
+from maskrcnn_jax.masks.result import Result
 from maskrcnn_jax.outputs.report import write_evaluation, write_predictions
-from maskrcnn_jax.structures import Result
 
 
 @pytest.fixture(scope="module")

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from maskrcnn_jax.masks.result import Result
 from maskrcnn_jax.masks.rle import rle_of_crop
 from maskrcnn_jax.prediction.merge import Tile, concatenate, merge_tiles, take
-from maskrcnn_jax.structures import Result
 
 SIZE = (60, 180)
 LEFT, RIGHT = Tile(0, 0, 60, 100), Tile(0, 80, 60, 100)

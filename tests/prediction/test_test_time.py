@@ -6,10 +6,10 @@ from painted import Painted, contents, discs, find, paint
 from pycocotools import mask as coco
 
 from maskrcnn_jax.images.sources import open_source
+from maskrcnn_jax.masks.result import Result
 from maskrcnn_jax.masks.rle import rle_of_crop
 from maskrcnn_jax.prediction.test_time import Augmented, fuse
 from maskrcnn_jax.prediction.tiling import predict_tiled
-from maskrcnn_jax.structures import Result
 
 SIZE = (40, 60)
 

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from maskrcnn_jax.masks.result import Result
 from maskrcnn_jax.masks.rle import rle_of_crop
 from maskrcnn_jax.prediction.tile_store import TileStore
-from maskrcnn_jax.structures import Result
 
 IDENTITY = {"tile": 64, "size": (300, 200), "model": "a" * 64}
 

@@ -13,9 +13,10 @@ from jaxtyping import UInt8
 
 from maskrcnn_jax.data.entries import TWIN, Entry, Listing, Reading
 from maskrcnn_jax.data.readers.coco_masks import crop_of_segmentation, oddities
-from maskrcnn_jax.data.records import Crop, DataError, Fault, Record, encode_layers
+from maskrcnn_jax.data.records import DataError, Fault, Record, encode_layers
 from maskrcnn_jax.documents import DATA_SET, DocumentError, read_json
 from maskrcnn_jax.images.decoding import read_image
+from maskrcnn_jax.masks.crops import Crop
 
 Row = dict[str, Any]
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as coco
 
-from maskrcnn_jax.data.records import Crop
+from maskrcnn_jax.masks.crops import Crop
 from maskrcnn_jax.masks.rle import crop_of_rle, run_lengths
 
 _SLACK = 1.0  # pixels that an outline may leave the image by: tools round

@@ -10,7 +10,7 @@ from jaxtyping import UInt8
 from PIL import Image, ImageChops
 
 from maskrcnn_jax.data.entries import TWIN, Entry, Listing, Reading
-from maskrcnn_jax.data.records import Crop, DataError, Fault, Record, encode_layers
+from maskrcnn_jax.data.records import DataError, Fault, Record, encode_layers
 from maskrcnn_jax.images.decoding import (
     IMAGE_SUFFIXES,
     UNREADABLE,
@@ -20,6 +20,7 @@ from maskrcnn_jax.images.decoding import (
     unexpected_files,
     unreadable,
 )
+from maskrcnn_jax.masks.crops import Crop
 
 
 def matches(path: Path) -> bool:
