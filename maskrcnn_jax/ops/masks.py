@@ -1,13 +1,11 @@
 """Mask targets of RoIs, sampled from the layered instance map."""
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from maskrcnn_jax.ops.roi_align import bin_weights, sample_counts
-from maskrcnn_jax.ops.roi_windows import gather_windows
+from maskrcnn_jax.ops.roi_windows import cell, gather_windows, window
 
 
 def mask_targets(
@@ -52,15 +50,17 @@ def mask_targets(
 
         return gather_windows(read, rows, cols, jnp.zeros((boxes.shape[0], size, size), jnp.float32))
 
-    def by_products(rows, cols):
-        # One RoI at a time in groups: a full mask for each of them at once would be R x H x W.
-        def one(inputs):
-            row, col, layer, value = inputs
-            mask = (instance_map[layer] == value).astype(jnp.float32)
-            # In full float32: a cell that is half covered stands on the threshold.
-            exact = partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
-            return exact(exact(row, mask), col.T)
+    def by_rows(rows, cols):
+        first, count = window(rows)
 
-        return jax.lax.map(one, (rows, cols, layer, value), batch_size=32)
+        def add_row(i, total):
+            row, weight = cell(rows, first + i)
+            line = instance_map[layer[:, None], row] == value[:, None, None]
+            return total + jnp.where(line, weight[..., None], 0.0)
 
-    return jax.lax.platform_dependent(rows, cols, cpu=by_windows, default=by_products)
+        bands = jnp.zeros((boxes.shape[0], size, width), jnp.float32)
+        bands = jax.lax.fori_loop(0, count, add_row, bands)
+        # In full float32: a cell that is half covered stands on the threshold.
+        return jnp.einsum("rmw,rnw->rmn", bands, cols, precision=jax.lax.Precision.HIGHEST)
+
+    return jax.lax.platform_dependent(rows, cols, cpu=by_windows, default=by_rows)

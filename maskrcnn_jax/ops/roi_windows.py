@@ -28,19 +28,19 @@ def gather_windows(
 
 def _over_windows(visit, rows, cols, state):
     """Folds `visit(row, column, weight, state)` over the cells, relative to each bin's first one."""
-    first_row, height = _window(rows)
-    first_col, width = _window(cols)
+    first_row, height = window(rows)
+    first_col, width = window(cols)
 
     def body(i, state):
-        row, row_weight = _cell(rows, first_row + i // width)
-        col, col_weight = _cell(cols, first_col + i % width)
+        row, row_weight = cell(rows, first_row + i // width)
+        col, col_weight = cell(cols, first_col + i % width)
         weight = row_weight[:, :, None] * col_weight[:, None, :]
         return visit(row[:, :, None], col[:, None, :], weight, state)
 
     return jax.lax.fori_loop(0, height * width, body, state)
 
 
-def _window(weights: Float[Array, "R P N"]) -> tuple[Int[Array, "R P"], Int[Array, ""]]:
+def window(weights: Float[Array, "R P N"]) -> tuple[Int[Array, "R P"], Int[Array, ""]]:
     """First cell with a weight in each bin, and the length of the longest run of them."""
     used = weights > 0
     first = jnp.argmax(used, axis=-1).astype(jnp.int32)
@@ -49,7 +49,9 @@ def _window(weights: Float[Array, "R P N"]) -> tuple[Int[Array, "R P"], Int[Arra
     return first, jnp.max(spans, initial=0)
 
 
-def _cell(weights, index):
+def cell(
+    weights: Float[Array, "R P N"], index: Int[Array, "R P"]
+) -> tuple[Int[Array, "R P"], Float[Array, "R P"]]:
     """A cell's index, and its weight: zero beyond the end, where the index is that of the last cell."""
     end = weights.shape[-1]
     inside = jnp.minimum(index, end - 1)

@@ -59,7 +59,7 @@ def scene(rng):
 
 
 def test_equals_pooling_of_every_full_mask(form, scene):
-    """45 RoIs: more than the accelerator's form takes at once, and no multiple of it."""
+    """45 RoIs: of layers and instances in any order."""
     masks, instance, boxes = scene
     instance_map, layer = layered(masks)
     assert 1 < len(instance_map) < len(masks)
