@@ -7,10 +7,10 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from maskrcnn_jax.config import MaskRCNNConfig
 from maskrcnn_jax.models.heads import select_class
-from maskrcnn_jax.ops.boxes import encode, pairwise_iou
+from maskrcnn_jax.ops.boxes import encode
 from maskrcnn_jax.ops.losses import sigmoid_cross_entropy, smooth_l1, softmax_cross_entropy
 from maskrcnn_jax.ops.masks import mask_targets
-from maskrcnn_jax.ops.matching import ignore_crowds, match
+from maskrcnn_jax.ops.matching import ignore_crowds, match_boxes
 from maskrcnn_jax.ops.sampling import Sample, sample
 from maskrcnn_jax.structures import Proposals
 
@@ -53,8 +53,9 @@ def sample_rois(
     """
     roi = config.roi
     candidates = jnp.concatenate([proposals.boxes, boxes])
-    matches = match(
-        pairwise_iou(boxes, candidates),
+    matches = match_boxes(
+        boxes,
+        candidates,
         valid,
         positive=roi.positive_iou,
         negative=roi.positive_iou,

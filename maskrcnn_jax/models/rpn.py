@@ -15,9 +15,9 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 from maskrcnn_jax.config import RPNConfig
 from maskrcnn_jax.models.layers import Conv, normal_fill
 from maskrcnn_jax.ops.anchors import grid_anchors
-from maskrcnn_jax.ops.boxes import clip, decode, encode, pairwise_iou
+from maskrcnn_jax.ops.boxes import clip, decode, encode
 from maskrcnn_jax.ops.losses import sigmoid_cross_entropy, smooth_l1
-from maskrcnn_jax.ops.matching import ignore_crowds, match
+from maskrcnn_jax.ops.matching import ignore_crowds, match_boxes
 from maskrcnn_jax.ops.nms import nms
 from maskrcnn_jax.ops.sampling import Sample, sample
 from maskrcnn_jax.structures import Proposals
@@ -141,8 +141,9 @@ def sample_anchors(
     No background is drawn from crowds (`crowd` says which of `boxes` are some): Detectron2 forgets about
     them, and so teaches that nothing is there.
     """
-    matches = match(
-        pairwise_iou(boxes, anchors.boxes),
+    matches = match_boxes(
+        boxes,
+        anchors.boxes,
         boxes_valid,
         positive=config.positive_iou,
         negative=config.negative_iou,

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Int8
 
-from maskrcnn_jax.ops.boxes import area, pairwise_intersection
+from maskrcnn_jax.ops.boxes import area, pairwise_intersection, pairwise_iou
 
 
 class Matches(NamedTuple):
@@ -53,8 +53,69 @@ def match(
     if low_quality:
         row_best = jnp.max(quality, axis=1)
         is_positive |= jnp.any((quality == row_best[:, None]) & valid[:, None], axis=0)
-    labels = jnp.where(is_positive, 1, jnp.where(best < negative, 0, -1))
-    return Matches(index, labels.astype(jnp.int8))
+    return Matches(index, _labels(is_positive, best, negative))
+
+
+def match_boxes(
+    boxes: Float[Array, "G 4"],
+    candidates: Float[Array, "N 4"],
+    valid: Bool[Array, "G"],
+    *,
+    positive: float,
+    negative: float,
+    low_quality: bool,
+) -> Matches:
+    """`match` by the IoU of `boxes` and `candidates`; on accelerators without a matrix of G x N in memory.
+
+    Args:
+      boxes: the ground truths, XYXY corners in pixels.
+      candidates: the same of anchors or proposals.
+      valid, positive, negative, low_quality: as in `match`.
+    """
+
+    def kept(boxes, candidates, valid):
+        quality = pairwise_iou(boxes, candidates)
+        return match(quality, valid, positive=positive, negative=negative, low_quality=low_quality)
+
+    def computed_again(boxes, candidates, valid):
+        index, best = _best_box(*_again(boxes, candidates, valid))
+        is_positive = best >= positive
+        if low_quality:
+            # No quality is -1, so padding ties with nothing.
+            row_best = jnp.where(valid, jnp.max(pairwise_iou(boxes, candidates), axis=1), -1.0)
+            boxes, candidates, row_best = _again(boxes, candidates, row_best)
+            is_positive |= jnp.any(pairwise_iou(boxes, candidates) == row_best[:, None], axis=0)
+        return Matches(index, _labels(is_positive, best, negative))
+
+    return jax.lax.platform_dependent(boxes, candidates, valid, cpu=kept, default=computed_again)
+
+
+def _labels(is_positive: Bool[Array, "N"], best: Float[Array, "N"], negative: float) -> Int8[Array, "N"]:
+    return jnp.where(is_positive, 1, jnp.where(best < negative, 0, -1)).astype(jnp.int8)
+
+
+def _again(*inputs: Array) -> tuple[Array, ...]:
+    """The same values, but what is computed from them is computed anew, within the sum that reads it.
+
+    Else XLA sees that it had it before, and keeps a matrix of gigabytes to read it three times. IoU is the
+    same bits every time, because `pairwise_iou` leaves nothing to a compiler: no product in it can be fused
+    with a sum.
+    """
+    return jax.lax.optimization_barrier(inputs)
+
+
+def _best_box(boxes, candidates, valid) -> tuple[Int[Array, "N"], Float[Array, "N"]]:
+    """The first best valid box of each candidate, and its IoU; 0 and -1 where there is none."""
+    quality = jnp.where(valid[:, None], pairwise_iou(boxes, candidates), -1.0)
+    number = jax.lax.broadcasted_iota(jnp.int32, quality.shape, 0)
+
+    def better(a, b):
+        first = (a[0] > b[0]) | ((a[0] == b[0]) & (a[1] < b[1]))
+        return tuple(jnp.where(first, x, y) for x, y in zip(a, b, strict=True))
+
+    start = jnp.float32(-1.0), jnp.int32(0)
+    best, index = jax.lax.reduce((quality, number), start, better, (0,))
+    return index, best
 
 
 def ignore_crowds(

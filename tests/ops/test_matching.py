@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from maskrcnn_jax.ops.boxes import pairwise_iou
-from maskrcnn_jax.ops.matching import ignore_crowds, match
+from maskrcnn_jax.ops.matching import ignore_crowds, match, match_boxes
 
 RPN = {"positive": 0.7, "negative": 0.3, "low_quality": True}
 ROI = {"positive": 0.5, "negative": 0.5, "low_quality": False}
@@ -63,7 +63,7 @@ def test_one_candidate_one_ground_truth():
     assert_matches(match(np.array([[0.1]], np.float32), np.ones(1, bool), **RPN), [0], [1])
 
 
-def test_compiled_with_its_input_keeps_exact_ties(rng):
+def test_compiled_with_its_input_keeps_exact_ties(form, rng):
     """IoU fused into matching must round the same way on both sides of `quality == row maximum`."""
     corner = rng.uniform(0, 100, (2000, 2))
     anchors = np.concatenate([corner, corner + 16.3], axis=1).astype(np.float32)
@@ -71,12 +71,26 @@ def test_compiled_with_its_input_keeps_exact_ties(rng):
     valid = np.ones(20, bool)
 
     def label(truth, anchors, valid):
-        return match(pairwise_iou(truth, anchors), valid, **RPN)
+        return match_boxes(truth, anchors, valid, **RPN)
 
     index, labels = slow_match(np.asarray(pairwise_iou(truth, anchors)), **RPN)
     assert_matches(jax.jit(label)(truth, anchors, valid), index, labels)
     batched = jax.jit(jax.vmap(label, (0, None, 0)))(truth[None], anchors, valid[None])
     assert_matches(jax.tree.map(lambda x: x[0], batched), index, labels)
+
+
+@pytest.mark.parametrize("rule", [RPN, ROI])
+@pytest.mark.parametrize("count", [0, 1, 13])
+def test_boxes_match_as_their_iou_does(form, rng, rule, count):
+    """Whole pixels, so that many qualities are equal; some truths are padding, one overlaps nothing."""
+    corner = rng.integers(0, 40, (120, 2))
+    boxes = np.concatenate([corner, corner + rng.integers(1, 12, corner.shape)], axis=1).astype(np.float32)
+    truth, candidates = boxes[:20], boxes[20:]
+    truth[5] += 500
+    valid = rng.permutation(np.arange(20) < count)
+    index, labels = match(pairwise_iou(truth, candidates), valid, **rule)
+    found = jax.jit(lambda *inputs: match_boxes(*inputs, **rule))(truth, candidates, valid)
+    assert_matches(found, index, labels)
 
 
 @pytest.mark.parametrize("name, rule", [("rpn", RPN), ("rpn_zero_row", RPN), ("roi", ROI)])
@@ -94,14 +108,12 @@ def test_empty_is_detectron2s(golden):
 
 
 @pytest.mark.parametrize("model", ["c4_train", "fpn_train"])
-def test_labels_of_anchors_and_rois_are_detectron2s(golden, model):
+def test_labels_of_anchors_and_rois_are_detectron2s(form, golden, model):
     """From boxes to labels under jit, with padded ground truths: every label and index the same."""
     data = golden(model)
     truth = np.pad(data["gt_boxes"], ((0, 9), (0, 0)))
     valid = np.arange(len(truth)) < len(data["gt_boxes"])
-    run = jax.jit(
-        lambda boxes, rule: match(pairwise_iou(truth, boxes), valid, **dict(rule)), static_argnums=1
-    )
+    run = jax.jit(lambda boxes, rule: match_boxes(truth, boxes, valid, **dict(rule)), static_argnums=1)
     anchors = run(data["anchors"], tuple(RPN.items()))
     assert_matches(anchors, data["anchor_gt_idx"], data["anchor_labels"])
 
