@@ -7,24 +7,25 @@ import math
 from collections.abc import Callable, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import UInt8
 
 from maskrcnn_jax.data.records import Record
 from maskrcnn_jax.evaluation.coco import Categories, from_results, to_results
 from maskrcnn_jax.evaluation.evaluator import Evaluation, evaluate
 from maskrcnn_jax.evaluation.figure import draw_curves
 from maskrcnn_jax.evaluation.tables import image_rows
+from maskrcnn_jax.masks.result import Result
 from maskrcnn_jax.outputs.overlay import draw_overlay, side_by_side
 from maskrcnn_jax.outputs.writers import atomic, write_coco_results, write_image, write_metrics
 
-if TYPE_CHECKING:  # What other tools have found is scored without JAX.
-    from maskrcnn_jax.prediction.predictor import Predictor
-
 Progress = Callable[[int, int], None]
+Predict = Callable[[UInt8[np.ndarray, "H W 3"]], Result]
 
 
 def write_evaluation(
-    predictor: Predictor,
+    predict: Predict,
     records: Sequence[Record],
     folder: Path,
     *,
@@ -37,6 +38,7 @@ def write_evaluation(
     """Evaluates, and writes `results.json` and what `write_report` writes into `folder`.
 
     Args:
+      predict: from an RGB image to what is found in it.
       records: images with ground truth.
       categories: names of the classes, with their ids or without.
       max_dets: the numbers of detections at which AP is reported.
@@ -45,7 +47,7 @@ def write_evaluation(
       progress: called with the number of images done and of all.
     """
     evaluation = evaluate(
-        predictor,
+        predict,
         records,
         categories=categories,
         max_dets=max_dets,
@@ -86,7 +88,7 @@ def write_report(
 
 
 def write_predictions(
-    predictor: Predictor,
+    predict: Predict,
     records: Sequence[Record],
     folder: Path,
     *,
@@ -97,6 +99,7 @@ def write_predictions(
     """For images without ground truth: `answer.json` (COCO results) and `overlay_NAME.png`.
 
     Args:
+      predict: from an RGB image to what is found in it.
       records: their `image_id` is what the results refer to.
       min_score: instances that score less are not drawn.
       overlays: of how many images a picture is drawn.
@@ -104,7 +107,7 @@ def write_predictions(
     """
     rows = []
     for done, record in enumerate(records, 1):
-        result = predictor(record.image)
+        result = predict(record.image)
         rows += to_results([(record.image_id, result)])
         if done <= overlays:
             sure = [m for m, score in zip(result.masks, result.scores, strict=True) if score >= min_score]
