@@ -70,7 +70,7 @@ def evaluate_model(bundle: Path) -> None:
     from maskrcnn_jax.training.trained import load_trained
 
     doors.keep_tensorflow_off_gpus()
-    config, split, console = _CONFIG.value, _SPLIT.value, Console()
+    config, split, console = _experiment(), _SPLIT.value, Console()
     # Training puts the evaluation of the validation split there, too.
     name = "evaluation" if split == "validation" else f"evaluation_{split}"
     out = Path(_OUT.value) if _OUT.value else bundle.parent / name
@@ -106,7 +106,7 @@ def score_results(source: Path) -> None:
     from maskrcnn_jax.evaluation.foreign_results import read_results
     from maskrcnn_jax.outputs.report import write_report
 
-    config, console = _CONFIG.value, Console()
+    config, console = _experiment(), Console()
     records = _records(console)
     ground_truth = to_coco(records, categories(config.data, _SPLIT.value, config.model.num_classes))
     found = read_results(source, ground_truth)
@@ -129,12 +129,18 @@ def _min_score(detection) -> float:
     return detection.min_score if _MIN_SCORE.value is None else _MIN_SCORE.value
 
 
+def _experiment():
+    from maskrcnn_jax.experiment import Experiment
+
+    return Experiment.from_dict(_CONFIG.value.to_dict())
+
+
 def _records(console):
     from maskrcnn_jax.data.datasets import load_split
     from maskrcnn_jax.training.display import counter
 
     with counter(console, f"reading the {_SPLIT.value} images") as progress:
-        return load_split(_CONFIG.value.data, _SPLIT.value, progress=progress)
+        return load_split(_experiment().data, _SPLIT.value, progress=progress)
 
 
 def _show(console, evaluation) -> None:

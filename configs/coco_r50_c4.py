@@ -17,6 +17,7 @@ To score Detectron2's own checkpoint, or any bundle, without the training set:
 from ml_collections import ConfigDict
 
 from maskrcnn_jax.config import DetectionConfig, MaskRCNNConfig, RoIConfig, RPNConfig
+from maskrcnn_jax.experiment import DataConfig, Experiment, ScheduleConfig
 
 
 def get_config() -> ConfigDict:
@@ -28,43 +29,24 @@ def get_config() -> ConfigDict:
         roi=RoIConfig(sampling=0, smooth_l1_beta=0.0, fc_channels=()),
         detection=DetectionConfig(max_detections=100),
     )
-    return ConfigDict(
-        {
-            "seed": 0,
-            "model": model.to_dict(),
-            "init_from": "weights/R-50.pkl",
-            "data": {
-                "format": "coco",
-                "path": "coco/annotations/instances_train2017.json",
-                "validation_path": "coco/annotations/instances_val2017.json",
-                "images": "",  # train2017 and val2017 are found beside `annotations`
-                "prepared": "coco/prepared",
-                "augment": (
-                    {
-                        "op": "resize_shortest_edge",
-                        "sizes": (640, 672, 704, 736, 768, 800),
-                        "longest": 1333,
-                    },
-                    {"op": "flip_horizontal"},
-                ),
-                "canvas": (1344, 1344),  # of a landscape and a portrait, in whole cells of stride 64
-                "max_instances": 100,  # were it too few, the log would say what was cut
-                "test_images": "",
-                "test_ids": "",
-            },
-            "batch_size": 16,
-            "steps": 270_000,
-            "schedule": {
-                "base": 0.02,
-                "warmup": 1000,
-                "milestones": (210_000, 250_000),
-                "factor": 0.1,
-                "warmup_factor": 0.001,
-            },
-            "optimizer": {"momentum": 0.9, "weight_decay": 1e-4, "clip_norm": 0.0, "ema": 0.0},
-            "log_every": 20,
-            "checkpoint_every": 5000,
-            "keep_checkpoints": 2,
-            "eval_every": 0,  # only at the end
-        }
-    )
+    return Experiment(
+        model=model,
+        init_from="weights/R-50.pkl",
+        data=DataConfig(
+            format="coco",
+            # train2017 and val2017 are found beside `annotations`.
+            path="coco/annotations/instances_train2017.json",
+            validation_path="coco/annotations/instances_val2017.json",
+            prepared="coco/prepared",
+            augment=(
+                {"op": "resize_shortest_edge", "sizes": (640, 672, 704, 736, 768, 800), "longest": 1333},
+                {"op": "flip_horizontal"},
+            ),
+            canvas=(1344, 1344),  # of a landscape and a portrait, in whole cells of stride 64
+            max_instances=100,  # were it too few, the log would say what was cut
+        ),
+        batch_size=16,
+        steps=270_000,
+        schedule=ScheduleConfig(base=0.02, warmup=1000, milestones=(210_000, 250_000), warmup_factor=0.001),
+        checkpoint_every=5000,
+    ).to_config()

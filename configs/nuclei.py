@@ -14,6 +14,7 @@ from maskrcnn_jax.config import (
     RoIConfig,
     RPNConfig,
 )
+from maskrcnn_jax.experiment import DataConfig, Experiment, OptimizerConfig, ScheduleConfig
 
 
 def get_config() -> ConfigDict:
@@ -39,58 +40,41 @@ def get_config() -> ConfigDict:
         detection=DetectionConfig(max_detections=2000),
         stretch_grey=True,
     )
-    return ConfigDict(
-        {
-            "seed": 0,
-            "model": model.to_dict(),
-            "init_from": "../shared/weights/msra_resnet50_partial.npz",
-            "data": {
-                "format": "labels",
-                "path": "runs/data/nuclei/train",
-                "validation_images": 0,
-                "validation_path": "runs/data/nuclei/validation",
-                "images": "",
-                "prepared": "",
-                "shares": {"fluorescence": 0.5, "colour": 0.4, "grey": 0.1},
-                "augment": (
-                    {"op": "stretch_grey"},
-                    {
-                        "op": "random_affine",
-                        "size": 224,
-                        "smallest": 0.6,
-                        "largest": 1.8,
-                        "degrees": 180.0,
-                        "offset_x": 0.0,
-                        "offset_y": 0.0,
-                    },
-                    {"op": "stain_jitter", "scale": 0.25, "shift": 0.05},
-                    {"op": "brightness_contrast", "brightness": 0.1, "contrast": 0.25},
-                    {"op": "gamma", "spread": 0.4},
-                    {"op": "channel_shuffle", "share": 0.05},
-                    {"op": "tint", "share": 0.15, "least": 0.0},
-                    {"op": "invert", "share": 0.1},
-                    {"op": "to_grey", "share": 0.1},
-                    {"op": "blur", "share": 0.3, "largest": 1.5},
-                    {"op": "noise", "share": 0.3, "largest": 0.05},
-                ),
-                "canvas": (224, 224),
-                "max_instances": 250,
-                "test_images": "",
-                "test_ids": "",
-            },
-            "batch_size": 2,
-            "steps": 3000,
-            "schedule": {
-                "base": 0.015,
-                "warmup": 200,
-                "milestones": (2300, 2800),
-                "factor": 0.1,
-                "warmup_factor": 0.0,
-            },
-            "optimizer": {"momentum": 0.9, "weight_decay": 1e-4, "clip_norm": 10.0, "ema": 0.998},
-            "log_every": 20,
-            "checkpoint_every": 100,
-            "keep_checkpoints": 2,
-            "eval_every": 0,  # only at the end
-        }
-    )
+    return Experiment(
+        model=model,
+        init_from="../shared/weights/msra_resnet50_partial.npz",
+        data=DataConfig(
+            format="labels",
+            path="runs/data/nuclei/train",
+            validation_path="runs/data/nuclei/validation",
+            shares={"fluorescence": 0.5, "colour": 0.4, "grey": 0.1},
+            augment=(
+                {"op": "stretch_grey"},
+                {
+                    "op": "random_affine",
+                    "size": 224,
+                    "smallest": 0.6,
+                    "largest": 1.8,
+                    "degrees": 180.0,
+                    "offset_x": 0.0,
+                    "offset_y": 0.0,
+                },
+                {"op": "stain_jitter", "scale": 0.25, "shift": 0.05},
+                {"op": "brightness_contrast", "brightness": 0.1, "contrast": 0.25},
+                {"op": "gamma", "spread": 0.4},
+                {"op": "channel_shuffle", "share": 0.05},
+                {"op": "tint", "share": 0.15, "least": 0.0},
+                {"op": "invert", "share": 0.1},
+                {"op": "to_grey", "share": 0.1},
+                {"op": "blur", "share": 0.3, "largest": 1.5},
+                {"op": "noise", "share": 0.3, "largest": 0.05},
+            ),
+            canvas=(224, 224),
+            max_instances=250,
+        ),
+        batch_size=2,
+        steps=3000,
+        schedule=ScheduleConfig(base=0.015, warmup=200, milestones=(2300, 2800)),
+        optimizer=OptimizerConfig(clip_norm=10.0, ema=0.998),
+        checkpoint_every=100,
+    ).to_config()

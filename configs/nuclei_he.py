@@ -6,14 +6,13 @@ Its images are CC BY-NC-SA: the weights are for research. Validated on the last 
 shipped weights have seen those four, too (`--config.data.validation_images=0`).
 """
 
-import importlib.util
-from pathlib import Path
-
 from ml_collections import ConfigDict
+
+from maskrcnn_jax.experiment import sibling
 
 
 def get_config() -> ConfigDict:
-    config = _nuclei()
+    config = sibling(__file__, "nuclei").get_config()
     config.init_from = "runs/nuclei/bundle"
     config.model.roi.mask_margin = 0.1
     config.data.shares = ConfigDict()
@@ -47,11 +46,3 @@ def get_config() -> ConfigDict:
     config.steps = 2400
     config.schedule.update({"base": 0.01, "warmup": 100, "milestones": (1800, 2200)})
     return config
-
-
-def _nuclei() -> ConfigDict:
-    """The recipe of `nuclei`, whose file lies beside this one."""
-    spec = importlib.util.spec_from_file_location("nuclei", Path(__file__).with_name("nuclei.py"))
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.get_config()

@@ -7,10 +7,19 @@ of res5, so the RoI head's stage is fresh and learns with group norm.
 from ml_collections import ConfigDict
 
 from maskrcnn_jax.config import BackboneConfig, MaskRCNNConfig, RoIConfig
+from maskrcnn_jax.experiment import DataConfig, Experiment, ScheduleConfig
 
 INITIAL_WEIGHTS = {
     50: "../shared/weights/msra_resnet50_partial.npz",
     101: "weights/mask_rcnn_R_101_C4_3x.pkl",
+}
+# 1000 x 1000 pixels, as they lie beside a developer's checkout; other nuclei configs read them, too.
+IMAGES = {
+    "format": "mask_folder",
+    "path": "../shared/data/vrdl/train",
+    "validation_images": 4,
+    "test_images": "../shared/data/vrdl/test",
+    "test_ids": "../shared/data/vrdl/test_img_ids.json",
 }
 
 
@@ -20,45 +29,24 @@ def get_config(depth: int = 50) -> ConfigDict:
         # 28 x 28 masks, as the report has them.
         roi=RoIConfig(norm="group" if depth == 50 else "frozen_bn", mask_deconvs=2),
     )
-    return ConfigDict(
-        {
-            "seed": 0,
-            "model": model.to_dict(),
-            "init_from": INITIAL_WEIGHTS[depth],
-            "data": {
-                "format": "mask_folder",
-                "path": "../shared/data/vrdl/train",
-                "validation_images": 4,
-                "validation_path": "",
-                "images": "",
-                "prepared": "",
-                "augment": (
-                    {"op": "random_crop", "size": 500},
-                    {
-                        "op": "resize_shortest_edge",
-                        "sizes": (608, 640, 672, 704, 736, 768, 800),
-                        "longest": 800,
-                    },
-                    {"op": "flip_horizontal"},
-                ),
-                "canvas": (800, 800),
-                "max_instances": 800,  # the densest crop seen holds 689
-                "test_images": "../shared/data/vrdl/test",
-                "test_ids": "../shared/data/vrdl/test_img_ids.json",
-            },
-            "batch_size": 1,
-            "steps": 2400,
-            "schedule": {
-                "base": 0.01,
-                "warmup": 72,
-                "milestones": (480, 1200, 1920, 2160),
-                "factor": 0.1,
-                "warmup_factor": 0.0,
-            },
-            "optimizer": {"momentum": 0.9, "weight_decay": 1e-4, "clip_norm": 0.0, "ema": 0.0},
-            "log_every": 20,
-            "checkpoint_every": 200,
-            "keep_checkpoints": 2,
-            "eval_every": 0,  # only at the end
-        }
-    )
+    return Experiment(
+        model=model,
+        init_from=INITIAL_WEIGHTS[depth],
+        data=DataConfig(
+            **IMAGES,
+            augment=(
+                {"op": "random_crop", "size": 500},
+                {
+                    "op": "resize_shortest_edge",
+                    "sizes": (608, 640, 672, 704, 736, 768, 800),
+                    "longest": 800,
+                },
+                {"op": "flip_horizontal"},
+            ),
+            canvas=(800, 800),
+            max_instances=800,  # the densest crop seen holds 689
+        ),
+        batch_size=1,
+        steps=2400,
+        schedule=ScheduleConfig(base=0.01, warmup=72, milestones=(480, 1200, 1920, 2160)),
+    ).to_config()

@@ -17,6 +17,7 @@ from maskrcnn_jax.config import (
     RoIConfig,
     RPNConfig,
 )
+from maskrcnn_jax.experiment import DataConfig, Experiment, OptimizerConfig, ScheduleConfig, sibling
 
 
 def get_config() -> ConfigDict:
@@ -32,44 +33,25 @@ def get_config() -> ConfigDict:
         roi=RoIConfig(bins=7, mask_bins=14, mask_convs=4),
         detection=DetectionConfig(max_detections=2000),
     )
-    return ConfigDict(
-        {
-            "seed": 0,
-            "model": model.to_dict(),
-            "init_from": "../shared/weights/msra_resnet50_partial.npz",
-            "data": {
-                "format": "mask_folder",
-                "path": "../shared/data/vrdl/train",
-                "validation_images": 4,
-                "validation_path": "",
-                "images": "",
-                "prepared": "",
-                "augment": (
-                    {"op": "random_crop", "size": 448},
-                    {"op": "resize_shortest_edge", "sizes": (384, 416, 448, 480, 512), "longest": 512},
-                    {"op": "flip_horizontal"},
-                    {"op": "rotate90"},
-                    {"op": "brightness_contrast", "brightness": 0.1, "contrast": 0.2},
-                    {"op": "stain_jitter", "scale": 0.2, "shift": 0.02},
-                ),
-                "canvas": (512, 512),
-                "max_instances": 600,
-                "test_images": "../shared/data/vrdl/test",
-                "test_ids": "../shared/data/vrdl/test_img_ids.json",
-            },
-            "batch_size": 4,
-            "steps": 6000,
-            "schedule": {
-                "base": 0.01,
-                "warmup": 500,
-                "milestones": (4500, 5500),
-                "factor": 0.1,
-                "warmup_factor": 0.0,
-            },
-            "optimizer": {"momentum": 0.9, "weight_decay": 1e-4, "clip_norm": 10.0, "ema": 0.999},
-            "log_every": 20,
-            "checkpoint_every": 500,
-            "keep_checkpoints": 2,
-            "eval_every": 0,  # only at the end
-        }
-    )
+    return Experiment(
+        model=model,
+        init_from="../shared/weights/msra_resnet50_partial.npz",
+        data=DataConfig(
+            **sibling(__file__, "nuclei_r50_c4").IMAGES,
+            augment=(
+                {"op": "random_crop", "size": 448},
+                {"op": "resize_shortest_edge", "sizes": (384, 416, 448, 480, 512), "longest": 512},
+                {"op": "flip_horizontal"},
+                {"op": "rotate90"},
+                {"op": "brightness_contrast", "brightness": 0.1, "contrast": 0.2},
+                {"op": "stain_jitter", "scale": 0.2, "shift": 0.02},
+            ),
+            canvas=(512, 512),
+            max_instances=600,
+        ),
+        batch_size=4,
+        steps=6000,
+        schedule=ScheduleConfig(base=0.01, warmup=500, milestones=(4500, 5500)),
+        optimizer=OptimizerConfig(clip_norm=10.0, ema=0.999),
+        checkpoint_every=500,
+    ).to_config()

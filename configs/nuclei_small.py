@@ -14,6 +14,7 @@ from maskrcnn_jax.config import (
     RoIConfig,
     RPNConfig,
 )
+from maskrcnn_jax.experiment import DataConfig, Experiment, OptimizerConfig, ScheduleConfig, sibling
 
 BACKBONES = {
     "imagenet": BackboneConfig(depth=50, last_stage=4),
@@ -46,42 +47,22 @@ def get_config(start: str = "imagenet") -> ConfigDict:
         ),
         detection=DetectionConfig(max_detections=2000),
     )
-    return ConfigDict(
-        {
-            "seed": 0,
-            "model": model.to_dict(),
-            "init_from": "../shared/weights/msra_resnet50_partial.npz" if start == "imagenet" else "",
-            "data": {
-                "format": "mask_folder",
-                "path": "../shared/data/vrdl/train",
-                "validation_images": 4,
-                "validation_path": "",
-                "images": "",
-                "prepared": "",
-                "augment": (
-                    {"op": "random_crop", "size": 224},
-                    {"op": "resize_shortest_edge", "sizes": (192, 224, 256), "longest": 256},
-                    {"op": "flip_horizontal"},
-                    {"op": "rotate90"},
-                ),
-                "canvas": (256, 256),
-                "max_instances": 200,
-                "test_images": "../shared/data/vrdl/test",
-                "test_ids": "../shared/data/vrdl/test_img_ids.json",
-            },
-            "batch_size": 2,
-            "steps": 1200,
-            "schedule": {
-                "base": 0.015,
-                "warmup": 100,
-                "milestones": (900, 1100),
-                "factor": 0.1,
-                "warmup_factor": 0.0,
-            },
-            "optimizer": {"momentum": 0.9, "weight_decay": 1e-4, "clip_norm": 10.0, "ema": 0.998},
-            "log_every": 20,
-            "checkpoint_every": 200,
-            "keep_checkpoints": 2,
-            "eval_every": 0,  # only at the end
-        }
-    )
+    return Experiment(
+        model=model,
+        init_from="../shared/weights/msra_resnet50_partial.npz" if start == "imagenet" else "",
+        data=DataConfig(
+            **sibling(__file__, "nuclei_r50_c4").IMAGES,
+            augment=(
+                {"op": "random_crop", "size": 224},
+                {"op": "resize_shortest_edge", "sizes": (192, 224, 256), "longest": 256},
+                {"op": "flip_horizontal"},
+                {"op": "rotate90"},
+            ),
+            canvas=(256, 256),
+            max_instances=200,
+        ),
+        batch_size=2,
+        steps=1200,
+        schedule=ScheduleConfig(base=0.015, warmup=100, milestones=(900, 1100)),
+        optimizer=OptimizerConfig(clip_norm=10.0, ema=0.998),
+    ).to_config()

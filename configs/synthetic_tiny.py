@@ -3,6 +3,7 @@
 from ml_collections import ConfigDict
 
 from maskrcnn_jax.config import BackboneConfig, DetectionConfig, MaskRCNNConfig, RoIConfig, RPNConfig
+from maskrcnn_jax.experiment import DataConfig, Experiment, OptimizerConfig, ScheduleConfig
 
 
 def get_config() -> ConfigDict:
@@ -30,38 +31,19 @@ def get_config() -> ConfigDict:
         roi=RoIConfig(samples=64, positive_fraction=0.5, bins=7, norm="group", mask_channels=48),
         detection=DetectionConfig(max_detections=100),
     )
-    return ConfigDict(
-        {
-            "seed": 0,
-            "model": model.to_dict(),
-            "init_from": "",
-            "data": {
-                "format": "synthetic",
-                "seed": 0,
-                "size": 256,
-                "train_images": 200,
-                "validation_images": 24,
-                "augment": (
-                    {"op": "random_crop", "size": 192},
-                    {"op": "flip_horizontal"},
-                    {"op": "flip_vertical"},
-                ),
-                "canvas": (192, 192),
-                "max_instances": 64,
-            },
-            "batch_size": 4,
-            "steps": 400,
-            "schedule": {
-                "base": 0.02,
-                "warmup": 50,
-                "milestones": (300, 370),
-                "factor": 0.1,
-                "warmup_factor": 0.0,
-            },
-            "optimizer": {"momentum": 0.9, "weight_decay": 1e-4, "clip_norm": 5.0, "ema": 0.98},
-            "log_every": 20,
-            "checkpoint_every": 200,
-            "keep_checkpoints": 2,
-            "eval_every": 0,  # only at the end
-        }
-    )
+    return Experiment(
+        model=model,
+        data=DataConfig(
+            format="synthetic",
+            size=256,
+            train_images=200,
+            validation_images=24,
+            augment=({"op": "random_crop", "size": 192}, {"op": "flip_horizontal"}, {"op": "flip_vertical"}),
+            canvas=(192, 192),
+            max_instances=64,
+        ),
+        batch_size=4,
+        steps=400,
+        schedule=ScheduleConfig(base=0.02, warmup=50, milestones=(300, 370)),
+        optimizer=OptimizerConfig(clip_norm=5.0, ema=0.98),
+    ).to_config()

@@ -144,6 +144,10 @@ def _of_kind(hint: Any, value: Any, path: str, faults: list[str]) -> Any:
             return None
         pairs = enumerate(zip(kinds, value, strict=True))
         return tuple(_convert(kind, v, f"{path}[{i}]", faults) for i, (kind, v) in pairs)
+    if origin is dict and isinstance(value, dict):
+        return {k: _convert(arguments[1], v, f"{path}.{k}", faults) for k, v in value.items()}
+    if hint is Any:
+        return value
     if origin is Literal:
         return next((a for a in arguments if type(a) is type(value) and a == value), None)
     if hint is float and type(value) is int:

@@ -3,6 +3,7 @@
 from ml_collections import ConfigDict
 
 from maskrcnn_jax.config import BackboneConfig, DetectionConfig, MaskRCNNConfig, RoIConfig, RPNConfig
+from maskrcnn_jax.experiment import DataConfig, Experiment, OptimizerConfig, ScheduleConfig
 
 
 def get_config() -> ConfigDict:
@@ -24,36 +25,21 @@ def get_config() -> ConfigDict:
         roi=RoIConfig(samples=16, positive_fraction=0.5, bins=4, norm="group", mask_channels=8),
         detection=DetectionConfig(max_detections=20),
     )
-    return ConfigDict(
-        {
-            "seed": 0,
-            "model": model.to_dict(),
-            "init_from": "",
-            "data": {
-                "format": "synthetic",
-                "seed": 0,
-                "size": 96,
-                "train_images": 4,
-                "validation_images": 2,
-                "augment": ({"op": "random_crop", "size": 64}, {"op": "flip_horizontal"}),
-                "canvas": (64, 64),
-                "max_instances": 32,
-                "test_images": "",
-                "test_ids": "",
-            },
-            "batch_size": 2,
-            "steps": 80,
-            "schedule": {
-                "base": 0.1,
-                "warmup": 5,
-                "milestones": (70,),
-                "factor": 0.1,
-                "warmup_factor": 0.0,
-            },
-            "optimizer": {"momentum": 0.9, "weight_decay": 1e-4, "clip_norm": 5.0, "ema": 0.9},
-            "log_every": 10,
-            "checkpoint_every": 40,
-            "keep_checkpoints": 2,
-            "eval_every": 0,
-        }
-    )
+    return Experiment(
+        model=model,
+        data=DataConfig(
+            format="synthetic",
+            size=96,
+            train_images=4,
+            validation_images=2,
+            augment=({"op": "random_crop", "size": 64}, {"op": "flip_horizontal"}),
+            canvas=(64, 64),
+            max_instances=32,
+        ),
+        batch_size=2,
+        steps=80,
+        schedule=ScheduleConfig(base=0.1, warmup=5, milestones=(70,)),
+        optimizer=OptimizerConfig(clip_norm=5.0, ema=0.9),
+        log_every=10,
+        checkpoint_every=40,
+    ).to_config()

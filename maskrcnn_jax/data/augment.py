@@ -122,9 +122,7 @@ def compose(specs: Sequence[Mapping[str, Any]]) -> Augmentation:
     Raises:
       ValueError: lists every op and argument that is unknown, missing or out of range.
     """
-    faults = [f"augment[{i}]: {fault}" for i, spec in enumerate(specs) for fault in _spec_faults(spec)]
-    if faults:
-        raise ValueError("these augmentations cannot run:\n  " + "\n  ".join(faults))
+    require_ops(specs)
     steps = [(OPS[spec["op"]], {k: v for k, v in spec.items() if k != "op"}) for spec in specs]
 
     def augment(image: Image, layers: Layers, seed: Seed) -> tuple[Image, Layers]:
@@ -133,6 +131,13 @@ def compose(specs: Sequence[Mapping[str, Any]]) -> Augmentation:
         return image, layers
 
     return augment
+
+
+def require_ops(specs: Sequence[Mapping[str, Any]]) -> None:
+    """Raises as `compose`, before there is any image."""
+    faults = [f"augment[{i}]: {fault}" for i, spec in enumerate(specs) for fault in _spec_faults(spec)]
+    if faults:
+        raise ValueError("these augmentations cannot run:\n  " + "\n  ".join(faults))
 
 
 def crop(

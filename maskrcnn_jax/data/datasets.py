@@ -8,19 +8,19 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from ml_collections import ConfigDict
 
 from maskrcnn_jax.data.entries import Entry, Listing, Reading, read_records
-from maskrcnn_jax.data.readers.formats import FORMATS, list_entries
+from maskrcnn_jax.data.readers.formats import list_entries
 from maskrcnn_jax.data.records import DataError, Record, encode_layers
 from maskrcnn_jax.data.synthetic import draw_records
 from maskrcnn_jax.documents import DocumentError, read_json
+from maskrcnn_jax.experiment import DataConfig
 from maskrcnn_jax.images.decoding import read_image
 
 Progress = Callable[[int, int], None]
 
 
-def load_split(data: ConfigDict, split: str, *, progress: Progress | None = None) -> Sequence[Record]:
+def load_split(data: DataConfig, split: str, *, progress: Progress | None = None) -> Sequence[Record]:
     """The records of one split.
 
     Args:
@@ -46,12 +46,12 @@ def load_split(data: ConfigDict, split: str, *, progress: Progress | None = None
     if data.format == "synthetic":
         count, stream = (data.train_images, 0) if split == "train" else (data.validation_images, 1)
         return draw_records(count, seed=2 * data.seed + stream, size=data.size, name=split)
-    if data.get("prepared"):
+    if data.prepared:
         return _prepared_records(data, split, progress)
     return read_records(split_entries(data, split), progress=progress)
 
 
-def class_names(data: ConfigDict, num_classes: int) -> tuple[str, ...]:
+def class_names(data: DataConfig, num_classes: int) -> tuple[str, ...]:
     """The name of each class of the data set.
 
     Raises:
@@ -67,21 +67,21 @@ def class_names(data: ConfigDict, num_classes: int) -> tuple[str, ...]:
     return names
 
 
-def categories(data: ConfigDict, split: str, num_classes: int) -> dict[int, str]:
+def categories(data: DataConfig, split: str, num_classes: int) -> dict[int, str]:
     """The name of each class by the id that results for this split call it; raises as `class_names`."""
     names = class_names(data, num_classes)
     ids = (1,) if data.format == "synthetic" else _split_listing(data, split).category_ids
     return dict(zip(ids, names, strict=True))
 
 
-def split_entries(data: ConfigDict, split: str) -> list[Entry]:
+def split_entries(data: DataConfig, split: str) -> list[Entry]:
     """The images of the `train` or `validation` split, listed but not read; raises as `load_split`."""
     return _split_listing(data, split).entries
 
 
-def _common_categories(data: ConfigDict) -> tuple[str, ...]:
+def _common_categories(data: DataConfig) -> tuple[str, ...]:
     """The names of the classes, which are those of the validation set, too."""
-    paths = [path for path in (data.path, data.get("validation_path")) if path] or [data.path]
+    paths = [path for path in (data.path, data.validation_path) if path] or [data.path]
     names, *others = [_listing(data, path).categories for path in paths]
     if others and others[0] != names:
         raise ValueError(
@@ -91,8 +91,8 @@ def _common_categories(data: ConfigDict) -> tuple[str, ...]:
     return names
 
 
-def _split_listing(data: ConfigDict, split: str) -> Listing:
-    apart = data.get("validation_path")
+def _split_listing(data: DataConfig, split: str) -> Listing:
+    apart = data.validation_path
     path = apart if apart and split == "validation" else data.path
     listing = _listing(data, path)
     if apart:
@@ -104,19 +104,16 @@ def _split_listing(data: ConfigDict, split: str) -> Listing:
     return listing._replace(entries=listing.entries[cut])
 
 
-def _listing(data: ConfigDict, path: str) -> Listing:
-    if data.format not in FORMATS:
-        known = ", ".join(("synthetic", *FORMATS))
-        raise ValueError(f"data.format {data.format!r} is unknown: choose one of {known}")
+def _listing(data: DataConfig, path: str) -> Listing:
     if not path or not Path(path).exists():
         raise ValueError(f"the data folder {path} does not exist: set data.path to where the data set is")
-    listing = list_entries(data.format, path, images=data.get("images") or None)
+    listing = list_entries(data.format, path, images=data.images or None)
     if listing.faults:
         raise DataError(listing.faults)
     return listing
 
 
-def _prepared_records(data: ConfigDict, split: str, progress: Progress | None) -> Sequence[Record]:
+def _prepared_records(data: DataConfig, split: str, progress: Progress | None) -> Sequence[Record]:
     from maskrcnn_jax.data.builder import prepare  # late: TFDS takes a while to import
     from maskrcnn_jax.data.prepared import PreparedRecords
 
@@ -129,9 +126,9 @@ def _prepared_records(data: ConfigDict, split: str, progress: Progress | None) -
     return PreparedRecords(prepare(data.prepared, splits, categories=categories, progress=progress), split)
 
 
-def _test_records(data: ConfigDict, progress: Progress | None) -> list[Record]:
+def _test_records(data: DataConfig, progress: Progress | None) -> list[Record]:
     """Images without ground truth, with the ids that their results must carry."""
-    if not data.get("test_images"):
+    if not data.test_images:
         raise ValueError("this config has no test split: set data.test_images and data.test_ids")
     folder, ids = Path(data.test_images), Path(data.test_ids)
     for field, path in (("test_images", folder), ("test_ids", ids)):

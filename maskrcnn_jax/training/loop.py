@@ -12,11 +12,13 @@ from ml_collections import ConfigDict
 from rich.console import Console
 
 from maskrcnn_jax.config import MaskRCNNConfig
+from maskrcnn_jax.data.augment import require_ops
 from maskrcnn_jax.data.datasets import categories, load_split
 from maskrcnn_jax.data.pipeline import batches
 from maskrcnn_jax.data.records import Record
 from maskrcnn_jax.evaluation.evaluator import Evaluation
 from maskrcnn_jax.evaluation.tables import table
+from maskrcnn_jax.experiment import Experiment
 from maskrcnn_jax.interop.bundle import save_bundle
 from maskrcnn_jax.interop.initialize import initialize_from
 from maskrcnn_jax.models.mask_rcnn import MaskRCNN, init_params
@@ -35,7 +37,9 @@ from maskrcnn_jax.training.state import TrainState
 from maskrcnn_jax.training.step import create_state, make_train_step
 
 
-def train(config: ConfigDict, workdir: Path, *, console: Console | None = None) -> Evaluation | None:
+def train(
+    config: ConfigDict | Experiment, workdir: Path, *, console: Console | None = None
+) -> Evaluation | None:
     """Trains, or goes on training, until `config.steps`; then evaluates and writes the results.
 
     Rerunning with the same folder resumes at its latest checkpoint, with the same data and the same random
@@ -43,7 +47,7 @@ def train(config: ConfigDict, workdir: Path, *, console: Console | None = None) 
     `history.jsonl` (metrics by step), TensorBoard scalars, `bundle/` and `evaluation/`.
 
     Args:
-      config: see `configs/`.
+      config: see `configs/`; it is checked before anything is read or compiled.
       workdir: where everything is written.
       console: where progress is shown; the terminal if None.
 
@@ -54,19 +58,22 @@ def train(config: ConfigDict, workdir: Path, *, console: Console | None = None) 
       NonFiniteLoss: says at which step, which loss and which images.
       CheckpointError: the folder belongs to another model.
       DataError: lists every fault of the data set.
+      FieldError: the config has impossible values; lists their fields and what is possible.
       ValueError: the config asks for what cannot be; says which field to change.
       KeyboardInterrupt: SIGINT or SIGTERM came; the last step is saved.
     """
-    model_config = MaskRCNNConfig.from_dict(config.model.to_dict())
-    schedule = warmup_steps_decay(**config.schedule)
-    optimizer = make_optimizer(model_config, schedule, **config.optimizer)
+    config = Experiment.from_dict(config.to_dict())
+    require_ops(config.data.augment)
+    model_config = config.model
+    schedule = warmup_steps_decay(**config.schedule.to_dict())
+    optimizer = make_optimizer(model_config, schedule, **config.optimizer.to_dict())
     classes = categories(config.data, "validation", model_config.num_classes)
     run = _Run(config, model_config, classes, workdir, console or Console())
     with Checkpoints(workdir, config.to_dict(), keep=config.keep_checkpoints) as checkpoints:
         state = run.start(checkpoints, optimizer)
         first = int(state.step)
         # Read before the training, so that no fault comes to light hours later.
-        has_validation = config.data.get("validation_images") or config.data.get("validation_path")
+        has_validation = config.data.validation_images or config.data.validation_path
         validation = run.read("validation") if has_validation else []
         if first >= config.steps:
             return run.publish(state, validation)
@@ -88,7 +95,7 @@ def train(config: ConfigDict, workdir: Path, *, console: Console | None = None) 
 class _Run:
     """What stays the same while a run goes on, and the parts of its work."""
 
-    config: ConfigDict
+    config: Experiment
     model_config: MaskRCNNConfig
     classes: dict[int, str]
     workdir: Path
@@ -133,18 +140,18 @@ class _Run:
         return batches(
             records,
             augment=config.data.augment,
-            canvas=tuple(config.data.canvas),
+            canvas=config.data.canvas,
             batch_size=config.batch_size,
             max_instances=config.data.max_instances,
             seed=config.seed,
-            shares=config.data.get("shares"),
+            shares=config.data.shares,
             start_step=first,
             steps=config.steps - first,
         )
 
     def ends(self, first: int) -> list[int]:
         """The steps after which the model is evaluated."""
-        steps, every = self.config.steps, self.config.get("eval_every", 0)
+        steps, every = self.config.steps, self.config.eval_every
         return [*(step for step in range(first + 1, steps) if every and step % every == 0), steps]
 
     def advance(

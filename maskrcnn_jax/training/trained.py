@@ -6,6 +6,7 @@ import jax
 from ml_collections import ConfigDict
 
 from maskrcnn_jax.config import MaskRCNNConfig
+from maskrcnn_jax.experiment import Experiment
 from maskrcnn_jax.interop.bundle import load_bundle
 from maskrcnn_jax.interop.trees import Tree
 from maskrcnn_jax.models.mask_rcnn import init_params
@@ -15,7 +16,7 @@ from maskrcnn_jax.training.schedule import warmup_steps_decay
 from maskrcnn_jax.training.step import create_state
 
 
-def load_trained(config: ConfigDict, folder: Path) -> tuple[MaskRCNNConfig, Tree, str]:
+def load_trained(config: ConfigDict | Experiment, folder: Path) -> tuple[MaskRCNNConfig, Tree, str]:
     """Reads a bundle, or the latest checkpoint of the run beside it while that has no bundle yet.
 
     Args:
@@ -29,13 +30,15 @@ def load_trained(config: ConfigDict, folder: Path) -> tuple[MaskRCNNConfig, Tree
       BundleError: the bundle is damaged.
       CheckpointError: there is nothing to read, it is damaged, or of another model.
     """
-    model_config = MaskRCNNConfig.from_dict(config.model.to_dict())
+    config = Experiment.from_dict(config.to_dict())
+    model_config = config.model
     checkpoints = folder.parent / "checkpoints"
     if folder.exists() or not checkpoints.is_dir():
         saved, params = load_bundle(folder)
         require_same_model(saved.to_dict(), model_config.to_dict(), folder)
         return model_config, params, str(folder)
-    optimizer = make_optimizer(model_config, warmup_steps_decay(**config.schedule), **config.optimizer)
+    schedule = warmup_steps_decay(**config.schedule.to_dict())
+    optimizer = make_optimizer(model_config, schedule, **config.optimizer.to_dict())
 
     def fresh():
         return create_state(init_params(model_config, jax.random.key(0)), optimizer)

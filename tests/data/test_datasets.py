@@ -4,11 +4,11 @@ import json
 
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
 from PIL import Image
 
 from maskrcnn_jax.data.datasets import categories, class_names, load_split
 from maskrcnn_jax.data.records import DataError
+from maskrcnn_jax.experiment import DataConfig
 
 SYNTHETIC = {"format": "synthetic", "seed": 3, "size": 32, "train_images": 2, "validation_images": 1}
 
@@ -26,7 +26,7 @@ def folder(tmp_path, rng):
         save(tmp_path / "set" / name / "masks" / "0.png", 255 * np.eye(8, 9, dtype=np.uint8))
 
     def config(**fields):
-        return ConfigDict(
+        return DataConfig.from_dict(
             {"format": "mask_folder", "path": str(tmp_path / "set"), "validation_images": 1} | fields
         )
 
@@ -34,13 +34,15 @@ def folder(tmp_path, rng):
 
 
 def test_drawn_splits_have_their_sizes_and_share_no_image():
-    train, validation = (load_split(ConfigDict(SYNTHETIC), split) for split in ("train", "validation"))
+    train, validation = (
+        load_split(DataConfig.from_dict(SYNTHETIC), split) for split in ("train", "validation")
+    )
     assert [record.name for record in train] == ["train_0000", "train_0001"]
     assert [record.name for record in validation] == ["validation_0000"]
     assert all(record.size == (32, 32) for record in train)
     assert all((record.image != validation[0].image).any() for record in train)
-    again = load_split(ConfigDict(SYNTHETIC), "train")
-    other = load_split(ConfigDict(SYNTHETIC | {"seed": 4}), "train")
+    again = load_split(DataConfig.from_dict(SYNTHETIC), "train")
+    other = load_split(DataConfig.from_dict(SYNTHETIC | {"seed": 4}), "train")
     for record, same, different in zip(train, again, other, strict=True):
         np.testing.assert_array_equal(record.image, same.image)
         assert (record.image != different.image).any()
@@ -88,19 +90,21 @@ def test_what_a_config_does_not_have_is_said(folder, fields, split, words):
 
 
 def test_class_names_are_those_of_the_data(folder, tmp_path):
-    assert class_names(ConfigDict(SYNTHETIC), 1) == ("nucleus",)
+    assert class_names(DataConfig.from_dict(SYNTHETIC), 1) == ("nucleus",)
     assert class_names(folder(), 1) == ("nucleus",)
     image = {"id": 1, "file_name": "a.png", "height": 8, "width": 9}
     kinds = [{"id": 7, "name": "round"}, {"id": 3, "name": "long"}]
     coco = {"images": [image], "categories": kinds, "annotations": []}
     (tmp_path / "coco.json").write_text(json.dumps(coco))
     save(tmp_path / "a.png", np.zeros((8, 9), np.uint8))
-    config = ConfigDict({"format": "coco", "path": str(tmp_path / "coco.json"), "validation_images": 0})
+    config = DataConfig.from_dict(
+        {"format": "coco", "path": str(tmp_path / "coco.json"), "validation_images": 0}
+    )
     assert class_names(config, 2) == ("long", "round")
     assert categories(config, "train", 2) == {3: "long", 7: "round"}
     assert (
         categories(folder(), "validation", 1)
-        == categories(ConfigDict(SYNTHETIC), "train", 1)
+        == categories(DataConfig.from_dict(SYNTHETIC), "train", 1)
         == {1: "nucleus"}
     )
     with pytest.raises(ValueError, match=r"num_classes is 80, but the data has 2 \(long, round\): set"):
@@ -114,7 +118,7 @@ def test_the_validation_file_must_have_the_same_classes(tmp_path):
         coco = {"images": [image], "categories": listed, "annotations": []}
         (tmp_path / f"{name}.json").write_text(json.dumps(coco))
     save(tmp_path / "a.png", np.zeros((8, 9), np.uint8))
-    config = ConfigDict(
+    config = DataConfig.from_dict(
         {"format": "coco", "path": f"{tmp_path}/a.json", "validation_path": f"{tmp_path}/c.json"}
     )
     assert class_names(config, 2) == ("x", "y")
@@ -122,7 +126,7 @@ def test_the_validation_file_must_have_the_same_classes(tmp_path):
     config.path = ""
     assert categories(config, "validation", 2) == {0: "x", 2: "y"}
     assert len(load_split(config, "validation")) == 1
-    prepared = ConfigDict({**config, "prepared": str(tmp_path / "shards")})
+    prepared = DataConfig.from_dict({**config.to_dict(), "prepared": str(tmp_path / "shards")})
     assert load_split(prepared, "validation").categories == ("x", "y")
     with pytest.raises(ValueError, match=r"the data folder  does not exist: set data\.path"):
         load_split(config, "train")
@@ -143,7 +147,7 @@ def test_split(tmp_path, rng):
             save(tmp_path / "test" / name, rng.integers(0, 256, (8, 9, 3), np.uint8))
         ids = tmp_path / "ids.json"
         ids.write_text(entries if isinstance(entries, str) else json.dumps(entries))
-        return ConfigDict(SYNTHETIC | {"test_images": str(tmp_path / "test"), "test_ids": str(ids)})
+        return DataConfig.from_dict(SYNTHETIC | {"test_images": str(tmp_path / "test"), "test_ids": str(ids)})
 
     return write
 

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
-from ml_collections import ConfigDict
 from PIL import Image
 
 from maskrcnn_jax.data.builder import prepare
@@ -21,6 +20,7 @@ from maskrcnn_jax.data.pipeline import batches
 from maskrcnn_jax.data.prepared import PreparedRecords
 from maskrcnn_jax.data.records import DataError, Fault, Record
 from maskrcnn_jax.data.synthetic import draw_records
+from maskrcnn_jax.experiment import DataConfig
 
 OPTIONS = {
     "augment": ({"op": "random_crop", "size": 48}, {"op": "flip_horizontal"}),
@@ -216,10 +216,14 @@ def test_a_config_with_a_prepared_folder_reads_the_same_records(tmp_path, rng):
             (tmp_path / "set" / name / part).mkdir(parents=True)
         Image.fromarray(rng.integers(0, 256, (9, 9, 3), np.uint8)).save(tmp_path / f"set/{name}/images/0.png")
         Image.fromarray(np.eye(9, dtype=np.uint8)).save(tmp_path / f"set/{name}/masks/0.png")
-    data = ConfigDict({"format": "mask_folder", "path": str(tmp_path / "set"), "validation_images": 1})
+    data = DataConfig.from_dict(
+        {"format": "mask_folder", "path": str(tmp_path / "set"), "validation_images": 1}
+    )
     for split in ("train", "validation"):
         plain = load_split(data, split)
-        lazy = load_split(ConfigDict({**data, "prepared": str(tmp_path / "shards")}), split)
+        lazy = load_split(
+            DataConfig.from_dict({**data.to_dict(), "prepared": str(tmp_path / "shards")}), split
+        )
         assert isinstance(lazy, PreparedRecords)
         assert lazy.categories == ("nucleus",)
         for a, b in zip(lazy, plain, strict=True):

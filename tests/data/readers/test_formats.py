@@ -4,12 +4,12 @@ import json
 
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
 from PIL import Image
 
 from maskrcnn_jax.data.datasets import load_split
 from maskrcnn_jax.data.readers.formats import FORMATS, list_entries
 from maskrcnn_jax.data.records import DataError
+from maskrcnn_jax.experiment import DataConfig
 
 
 @pytest.fixture
@@ -47,25 +47,29 @@ def test_each_format_is_found_by_its_name_and_no_other(sets, format):
 
 @pytest.mark.parametrize("format", FORMATS)
 def test_a_config_reads_each_format(sets, format):
-    data = ConfigDict({"format": format, "path": str(sets[format]), "validation_images": 0, "images": ""})
+    data = DataConfig.from_dict(
+        {"format": format, "path": str(sets[format]), "validation_images": 0, "images": ""}
+    )
     assert [record.name for record in load_split(data, "train")] == ["a"]
     assert load_split(data, "validation") == []
-    apart = ConfigDict({**data, "validation_path": str(sets[format])})
+    apart = DataConfig.from_dict({**data.to_dict(), "validation_path": str(sets[format])})
     assert [record.name for split in ("train", "validation") for record in load_split(apart, split)] == [
         "a"
     ] * 2
 
 
 def test_a_wrong_format_in_a_config_is_answered(sets):
-    data = ConfigDict({"format": "labels", "path": str(sets["coco"]), "validation_images": 0})
+    data = DataConfig.from_dict({"format": "labels", "path": str(sets["coco"]), "validation_images": 0})
     with pytest.raises(DataError, match="is no labels data set, but looks like coco; set the format to coco"):
         load_split(data, "train")
     with pytest.raises(
         ValueError, match="'voc' is unknown: choose one of synthetic, mask_folder, coco, labels"
     ):
-        load_split(ConfigDict({**data, "format": "voc"}), "train")
+        load_split(DataConfig.from_dict({**data.to_dict(), "format": "voc"}), "train")
     with pytest.raises(ValueError, match=r"validation_images is 1, but .* has 1 images"):
-        load_split(ConfigDict({**data, "format": "coco", "validation_images": 1}), "train")
+        load_split(
+            DataConfig.from_dict({**data.to_dict(), "format": "coco", "validation_images": 1}), "train"
+        )
 
 
 @pytest.mark.parametrize("format", ["coco", "mask_folder"])
