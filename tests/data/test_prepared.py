@@ -6,6 +6,7 @@ import subprocess
 import sys
 import textwrap
 import weakref
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -216,14 +217,10 @@ def test_a_config_with_a_prepared_folder_reads_the_same_records(tmp_path, rng):
             (tmp_path / "set" / name / part).mkdir(parents=True)
         Image.fromarray(rng.integers(0, 256, (9, 9, 3), np.uint8)).save(tmp_path / f"set/{name}/images/0.png")
         Image.fromarray(np.eye(9, dtype=np.uint8)).save(tmp_path / f"set/{name}/masks/0.png")
-    data = DataConfig.from_dict(
-        {"format": "mask_folder", "path": str(tmp_path / "set"), "validation_images": 1}
-    )
+    data = DataConfig(format="mask_folder", path=str(tmp_path / "set"), validation_images=1)
     for split in ("train", "validation"):
         plain = load_split(data, split)
-        lazy = load_split(
-            DataConfig.from_dict({**data.to_dict(), "prepared": str(tmp_path / "shards")}), split
-        )
+        lazy = load_split(replace(data, prepared=str(tmp_path / "shards")), split)
         assert isinstance(lazy, PreparedRecords)
         assert lazy.categories == ("nucleus",)
         for a, b in zip(lazy, plain, strict=True):

@@ -1,6 +1,8 @@
 """The format is chosen by name, and a wrong guess says what the data looks like."""
 
 import json
+import typing
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from maskrcnn_jax.data.datasets import load_split
 from maskrcnn_jax.data.readers.formats import FORMATS, list_entries
 from maskrcnn_jax.data.records import DataError
 from maskrcnn_jax.experiment import DataConfig
+from maskrcnn_jax.plain_values import FieldError
 
 
 @pytest.fixture
@@ -47,29 +50,25 @@ def test_each_format_is_found_by_its_name_and_no_other(sets, format):
 
 @pytest.mark.parametrize("format", FORMATS)
 def test_a_config_reads_each_format(sets, format):
-    data = DataConfig.from_dict(
-        {"format": format, "path": str(sets[format]), "validation_images": 0, "images": ""}
-    )
+    data = DataConfig(format=format, path=str(sets[format]))
     assert [record.name for record in load_split(data, "train")] == ["a"]
     assert load_split(data, "validation") == []
-    apart = DataConfig.from_dict({**data.to_dict(), "validation_path": str(sets[format])})
+    apart = replace(data, validation_path=str(sets[format]))
     assert [record.name for split in ("train", "validation") for record in load_split(apart, split)] == [
         "a"
     ] * 2
 
 
 def test_a_wrong_format_in_a_config_is_answered(sets):
-    data = DataConfig.from_dict({"format": "labels", "path": str(sets["coco"]), "validation_images": 0})
+    data = DataConfig(format="labels", path=str(sets["coco"]))
     with pytest.raises(DataError, match="is no labels data set, but looks like coco; set the format to coco"):
         load_split(data, "train")
     with pytest.raises(
-        ValueError, match="'voc' is unknown: choose one of synthetic, mask_folder, coco, labels"
+        FieldError, match="format is 'voc': it must be one of 'synthetic', 'mask_folder', 'coco'"
     ):
-        load_split(DataConfig.from_dict({**data.to_dict(), "format": "voc"}), "train")
+        replace(data, format="voc")
     with pytest.raises(ValueError, match=r"validation_images is 1, but .* has 1 images"):
-        load_split(
-            DataConfig.from_dict({**data.to_dict(), "format": "coco", "validation_images": 1}), "train"
-        )
+        load_split(replace(data, format="coco", validation_images=1), "train")
 
 
 @pytest.mark.parametrize("format", ["coco", "mask_folder"])
@@ -106,3 +105,8 @@ def test_an_empty_or_missing_place_is_named(tmp_path, format):
     for place in (tmp_path, tmp_path / "nowhere"):
         with pytest.raises(DataError, match=place.name):
             list_entries(format, place)
+
+
+def test_configs_know_these_formats_and_one_that_is_drawn():
+    known = typing.get_args(typing.get_type_hints(DataConfig)["format"])
+    assert known == ("synthetic", *FORMATS)
