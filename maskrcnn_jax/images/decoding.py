@@ -12,6 +12,10 @@ from jaxtyping import Int, UInt8
 from PIL import Image, ImageOps
 
 from maskrcnn_jax.data.records import DataError, Fault
+from maskrcnn_jax.files import require_regular
+from maskrcnn_jax.images.choice import ALL, Choice, ChoiceError
+from maskrcnn_jax.images.pixels import as_rgb
+from maskrcnn_jax.images.tiff import SUFFIXES, Tiff, is_plain, open_tiff
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 LABEL_SUFFIXES = (".png", ".tif", ".tiff", ".npy")
@@ -20,24 +24,32 @@ LABEL_SUFFIXES = (".png", ".tif", ".tiff", ".npy")
 # IndexError, MemoryError for a side of a billion pixels. So all of it is caught, around the decoding alone.
 UNREADABLE = (Exception,)
 _RGB_MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV", "LAB")
-_TIFF = (".tif", ".tiff")
 
 
-def read_image(path: str | os.PathLike) -> UInt8[np.ndarray, "H W 3"]:
+def read_image(path: str | os.PathLike, choice: Choice = ALL) -> UInt8[np.ndarray, "H W 3"]:
     """One image file as RGB.
 
-    Grey and palette images are spread over the channels, 16-bit values keep their high byte, and
-    transparency is dropped: a pixel keeps its stored colour. A photograph that says how the camera was held
-    is turned upright, as viewers, annotation tools and Detectron2 show it.
+    Grey and palette images are spread over the channels, 16-bit values keep their high byte, values of types
+    without range become levels by the image's percentiles, and transparency is dropped: a pixel keeps its
+    stored colour. A photograph that says how the camera was held is turned upright, as viewers, annotation
+    tools and Detectron2 show it.
+
+    Args:
+      path: the file.
+      choice: what to read of a TIFF with several series, planes or channels.
 
     Raises:
-      DataError: names the file that cannot be read and says why.
+      DataError: names the file that cannot be read and says why, or lists what can be chosen in it.
     """
     path = Path(path)
     try:
-        if _is_deep_colour(path):
-            return _rgb_of_array(_tiff_page(path))
-        return _rgb_of_file(path)
+        require_regular(path)
+        if path.suffix.lower() in SUFFIXES and path.stat().st_size:
+            with open_tiff(path) as file:
+                if not is_plain(file):
+                    tiff = Tiff(file, choice)
+                    return tiff.read(0, 0, *tiff.size)
+        return choice.of_plain(_rgb_of_file(path))
     except UNREADABLE as error:
         raise DataError([unreadable(path, error)]) from error
 
@@ -57,9 +69,10 @@ def read_labels(path: str | os.PathLike) -> Int[np.ndarray, "H W"]:
     """
     path = Path(path)
     try:
+        require_regular(path)
         if path.suffix.lower() == ".npy":
             labels = _npy_array(path)
-        elif path.suffix.lower() in _TIFF and not _pillow_reads_exactly(path):
+        elif path.suffix.lower() in SUFFIXES and not _pillow_reads_exactly(path):
             labels = _tiff_page(path)
         else:
             with Image.open(path) as image:
@@ -98,10 +111,17 @@ def unexpected_files(folder: Path, suffixes: tuple[str, ...]) -> list[Fault]:
 
 def unreadable(path: Path, error: Exception, safe: str = "an 8-bit PNG") -> Fault:
     """The fault of a file that raised one of `UNREADABLE`; `safe` is what surely can be read."""
+    if isinstance(error, ChoiceError):
+        return Fault(str(path), error.what, error.remedy)
     if not path.exists():
         return Fault(str(path), "cannot be read: it is not there", "restore the file or correct its name")
     if path.stat().st_size == 0:
         return Fault(str(path), "cannot be read: it has zero bytes", "copy it again from its source")
+    if isinstance(error, OSError) and not path.is_file():
+        return Fault(str(path), f"cannot be read: {error.strerror}", "copy what it gives into a file")
+    if "imagecodecs" in str(error):
+        what = "needs imagecodecs, which is not there"
+        return Fault(str(path), what, "pip install 'maskrcnn-jax[slides]'")
     what = str(error).replace(str(path), path.name) or type(error).__name__
     remedy = f"copy it again from its source; if it is whole, save it as {safe}"
     return Fault(str(path), f"cannot be read: {what}", remedy)
@@ -111,23 +131,10 @@ def _rgb_of_file(file: Path | io.BytesIO) -> UInt8[np.ndarray, "H W 3"]:
     with Image.open(file) as image:
         require_one_page(image)
         if image.mode.startswith("I;16"):
-            return _rgb_of_array(np.asarray(image))
+            return as_rgb(np.asarray(image))
         if image.mode not in _RGB_MODES:
             raise ValueError(f"its pixels are {image.mode!r}, which has no fixed range")
         return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
-
-
-def _rgb_of_array(pixels: np.ndarray) -> UInt8[np.ndarray, "H W 3"]:
-    """Grey or colour of 8 or 16 bits; channels first or last, those past the third are dropped."""
-    if pixels.dtype not in (np.uint8, np.uint16):
-        raise ValueError(f"its pixels are {pixels.dtype}, which has no fixed range")
-    if pixels.ndim == 3 and pixels.shape[0] in (3, 4) and pixels.shape[2] not in (3, 4):
-        pixels = np.moveaxis(pixels, 0, 2)
-    if pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[2] not in (3, 4)):
-        raise ValueError(f"it has the shape {pixels.shape}, which is no grey or RGB image")
-    if pixels.dtype == np.uint16:
-        pixels = (pixels >> 8).astype(np.uint8)
-    return np.repeat(pixels[..., None], 3, axis=2) if pixels.ndim == 2 else pixels[..., :3].copy()
 
 
 def require_one_page(image: Image.Image) -> None:
@@ -141,15 +148,6 @@ def _npy_array(path: Path) -> np.ndarray:
         if file.read(6) != b"\x93NUMPY" and path.stat().st_size:
             raise ValueError("it is no array; a pickle is never opened")  # np.load would offer to
     return np.load(path, allow_pickle=False)
-
-
-def _is_deep_colour(path: Path) -> bool:
-    """Whether a TIFF has colour channels of more than 8 bits, or planes apart, which Pillow cannot read."""
-    if path.suffix.lower() not in _TIFF or path.stat().st_size == 0:
-        return False
-    with tifffile.TiffFile(path) as file:
-        page = file.pages[0]
-        return len(page.shape) > 2 and (page.dtype != np.uint8 or page.planarconfig == 2)
 
 
 def _pillow_reads_exactly(path: Path) -> bool:

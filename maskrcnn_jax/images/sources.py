@@ -12,20 +12,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import tifffile
 from jaxtyping import Shaped, UInt8
 from PIL import Image
 
 from maskrcnn_jax.data.records import DataError, Fault
+from maskrcnn_jax.files import require_regular
+from maskrcnn_jax.images.choice import ALL, Choice
 from maskrcnn_jax.images.decoding import UNREADABLE, read_image, unreadable
 from maskrcnn_jax.images.pixels import as_rgb, fault_of
+from maskrcnn_jax.images.tiff import SUFFIXES as TIFF_SUFFIXES
+from maskrcnn_jax.images.tiff import Tiff, is_plain, is_small, open_tiff
 
 SLIDE_SUFFIXES = (".svs", ".ndpi", ".mrxs", ".scn", ".vms", ".vmu", ".svslide", ".bif", ".czi", ".dcm")
-_TIFF_SUFFIXES = (".tif", ".tiff", ".btf")
-# Images up to this many pixels (48 MiB as RGB) are decoded whole: that needs no further package.
-_DECODED_WHOLE = 1 << 24
-_CHANNEL_AXIS = {"YX": None, "YXS": 2, "SYX": 0, "CYX": 0}
-_PLAIN_COLOUR = (tifffile.PHOTOMETRIC.MINISBLACK, tifffile.PHOTOMETRIC.RGB, tifffile.PHOTOMETRIC.YCBCR)
 
 
 class ImageSource:
@@ -67,12 +65,15 @@ class ImageSource:
         raise NotImplementedError
 
 
-def open_source(image: str | os.PathLike[str] | Shaped[np.ndarray, "H W *C"]) -> ImageSource:
+def open_source(
+    image: str | os.PathLike[str] | Shaped[np.ndarray, "H W *C"], choice: Choice = ALL
+) -> ImageSource:
     """Opens whatever holds an image; of a pyramid, its finest level.
 
     Args:
       image: an array as `Predictor` takes it (also memory-mapped), or a file: PNG, JPEG, BMP, TIFF, or
         a slide in a format of OpenSlide.
+      choice: what to read of a file with several series, planes or channels.
 
     Raises:
       ValueError: the array is no image.
@@ -81,11 +82,12 @@ def open_source(image: str | os.PathLike[str] | Shaped[np.ndarray, "H W *C"]) ->
     if isinstance(image, str | os.PathLike):
         path = Path(image)
         with _faults_of(path):
+            require_regular(path)
             if path.suffix.lower() in SLIDE_SUFFIXES:
-                return _SlideSource(path)
-            if path.suffix.lower() in _TIFF_SUFFIXES and _is_large(path):
-                return _TiffSource(path)
-        return _ArraySource(read_image(path), _file_fingerprint(path))
+                return _SlideSource(path, choice)
+            if large := _large_tiff(path, choice):
+                return large
+        return _ArraySource(read_image(path, choice), _file_fingerprint(path, choice))
     if fault := fault_of(image):
         raise ValueError(f"this image cannot be read: {fault}")
     return _ArraySource(image)
@@ -112,32 +114,22 @@ class _ArraySource(ImageSource):
 
 
 class _TiffSource(ImageSource):
-    """The finest level of a TIFF, through Zarr, which decodes only the file's tiles that a window touches."""
+    """The finest level of a TIFF; a window decodes only the file's tiles that it touches."""
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, stack: contextlib.ExitStack, tiff: Tiff, choice: Choice):
+        """Takes over the open file: `stack` closes it."""
         try:
-            import zarr
+            stack.enter_context(tiff.stream())
         except ImportError as error:
+            stack.close()
             raise _missing(path, "zarr") from error
-        with contextlib.ExitStack() as stack:
-            series = stack.enter_context(tifffile.TiffFile(path)).series[0]
-            page = series.keyframe
-            _require_plain(path, series, page)
-            # What a file leaves out, as scanners do with empty glass, is white if it has colours.
-            blank = 0 if page.photometric == tifffile.PHOTOMETRIC.MINISBLACK else np.iinfo(page.dtype).max
-            store = stack.enter_context(series.aszarr(level=0, fillvalue=blank))
-            self._pixels = zarr.open_array(store, mode="r")
-            self._open = stack.pop_all()
-        self._planes_first = _CHANNEL_AXIS[series.axes] == 0
-        self.size = (page.imagelength, page.imagewidth)
-        self._path, self.fingerprint = path, _file_fingerprint(path)
+        self._tiff, self._open = tiff, stack
+        self.size = tiff.size
+        self._path, self.fingerprint = path, _file_fingerprint(path, choice)
 
     def _read(self, top: int, left: int, height: int, width: int) -> UInt8[np.ndarray, "h w 3"]:
-        window = (slice(top, top + height), slice(left, left + width))
         with _faults_of(self._path):
-            if self._planes_first:
-                return as_rgb(np.moveaxis(self._pixels[:, *window], 0, 2))
-            return as_rgb(self._pixels[window])
+            return self._tiff.read(top, left, height, width)
 
     def close(self) -> None:
         self._open.close()
@@ -146,7 +138,7 @@ class _TiffSource(ImageSource):
 class _SlideSource(ImageSource):
     """Level 0 of a slide that OpenSlide reads; what the scanner left out gets the background colour."""
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, choice: Choice):
         try:
             import openslide
         except ImportError as error:
@@ -159,7 +151,9 @@ class _SlideSource(ImageSource):
         colour = self._slide.properties.get(openslide.PROPERTY_NAME_BACKGROUND_COLOR, "ffffff")
         self.size = (height, width)
         self._background = f"#{colour}"
-        self._path, self.fingerprint = path, _file_fingerprint(path)
+        choice.of_plain(np.zeros((1, 1, 3), np.uint8))
+        self._choice = choice
+        self._path, self.fingerprint = path, _file_fingerprint(path, choice)
 
     def _read(self, top: int, left: int, height: int, width: int) -> UInt8[np.ndarray, "h w 3"]:
         from openslide import OpenSlideError
@@ -171,7 +165,7 @@ class _SlideSource(ImageSource):
                 raise ValueError(f"OpenSlide says: {error}") from error
         canvas = Image.new("RGB", region.size, self._background)
         canvas.paste(region, mask=region.getchannel("A"))
-        return np.asarray(canvas)
+        return self._choice.of_plain(np.asarray(canvas))
 
     def close(self) -> None:
         self._slide.close()
@@ -188,26 +182,16 @@ def _faults_of(path: Path) -> Iterator[None]:
         raise DataError([unreadable(path, error)]) from error
 
 
-def _is_large(path: Path) -> bool:
-    """Whether a TIFF has a pyramid or more pixels than are decoded at once."""
-    if path.stat().st_size == 0:
-        return False  # `read_image` has the better message.
-    with tifffile.TiffFile(path) as file:
-        page = file.pages[0]
-        return len(file.series[0].levels) > 1 or page.imagelength * page.imagewidth > _DECODED_WHOLE
-
-
-def _require_plain(path: Path, series: tifffile.TiffPageSeries, page: tifffile.TiffPage) -> None:
-    what = None
-    channel = _CHANNEL_AXIS.get(series.axes, -1)
-    if channel == -1 or (channel is not None and series.shape[channel] not in (1, 3, 4)):
-        what = f"has the axes {series.axes} and the shape {series.shape}"
-    elif page.dtype not in (np.uint8, np.uint16):
-        what = f"has pixels of the type {page.dtype}, which has no fixed range"
-    elif page.photometric not in _PLAIN_COLOUR:
-        what = f"stores its colours as {page.photometric.name}"
-    if what:
-        raise DataError([Fault(str(path), what, "save it as one grey or RGB image of 8 or 16 bits")])
+def _large_tiff(path: Path, choice: Choice) -> ImageSource | None:
+    """Of a TIFF that is not decoded whole, its source."""
+    if path.suffix.lower() not in TIFF_SUFFIXES or path.stat().st_size == 0:
+        return None  # `read_image` has the better message.
+    with contextlib.ExitStack() as stack:
+        file = stack.enter_context(open_tiff(path))
+        if is_plain(file) and is_small(file):
+            return None
+        tiff = Tiff(file, choice)
+        return _TiffSource(path, stack.pop_all(), tiff, choice) if tiff.is_large else None
 
 
 def _missing(path: Path, package: str) -> DataError:
@@ -215,10 +199,10 @@ def _missing(path: Path, package: str) -> DataError:
     return DataError([Fault(str(path), what, "pip install 'maskrcnn-jax[slides]'")])
 
 
-def _file_fingerprint(path: Path) -> str:
+def _file_fingerprint(path: Path, choice: Choice) -> str:
     """From the file's length and blocks all over it: a slide of gigabytes is not read twice."""
     length = path.stat().st_size
-    digest = hashlib.sha256(str(length).encode())
+    digest = hashlib.sha256((str(length) if choice == ALL else f"{length} {choice}").encode())
     with path.open("rb") as file:
         for place in np.linspace(0, max(length - 65536, 0), 32, dtype=np.int64).tolist():
             file.seek(place)

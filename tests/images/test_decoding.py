@@ -1,6 +1,7 @@
 """Image and label files of every kind become the same arrays, and whatever is none is named."""
 
 import contextlib
+import os
 import pickle
 
 import numpy as np
@@ -38,16 +39,26 @@ def test_images_of_other_kinds_become_rgb(tmp_path, rng):
         np.testing.assert_array_equal(out, expected, err_msg=name)
 
 
-def test_images_without_a_known_range_or_single_page_are_refused(tmp_path):
+def test_images_of_several_pages_are_refused(tmp_path):
     grey = Image.fromarray(np.zeros(SIZE, np.uint8))
-    Image.fromarray(np.zeros(SIZE, np.float32)).save(tmp_path / "float.tif")
-    with pytest.raises(DataError, match=r"float.tif: cannot be read: its pixels are 'F'"):
-        read_image(tmp_path / "float.tif")
     grey.save(tmp_path / "stack.tif", save_all=True, append_images=[grey])
-    with pytest.raises(DataError, match=r"stack.tif: cannot be read: it holds 2 pages"):
+    with pytest.raises(DataError, match=r"stack.tif: holds 2 planes \(axes IYX, 2 x 12 x 16\); choose"):
         read_image(tmp_path / "stack.tif")
+    grey.save(tmp_path / "stack.png", save_all=True, append_images=[grey.point(lambda value: 255 - value)])
+    with pytest.raises(DataError, match=r"stack.png: cannot be read: it holds 2 pages"):
+        read_image(tmp_path / "stack.png")
     with pytest.raises(DataError, match=r"gone.png: cannot be read"):
         read_image(tmp_path / "gone.png")
+
+
+def test_only_regular_files_are_opened(tmp_path):
+    for name in ("pipe.png", "pipe.tif", "pipe.npy"):
+        os.mkfifo(tmp_path / name)
+    for read, name in ((read_image, "pipe.png"), (read_image, "pipe.tif"), (read_labels, "pipe.npy")):
+        with pytest.raises(DataError, match=rf"{name}: cannot be read: it is a named pipe"):
+            read(tmp_path / name)
+    with pytest.raises(DataError, match=r"/dev/zero: cannot be read: it is a device"):
+        read_image("/dev/zero")
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png"])
@@ -80,8 +91,8 @@ def test_an_empty_file_and_odd_channels_are_named(tmp_path):
         (tmp_path / name).touch()
         with pytest.raises(DataError, match=rf"{name}: cannot be read: it has zero bytes"):
             read_image(tmp_path / name)
-    tifffile.imwrite(tmp_path / "five.tif", np.zeros((*SIZE, 5), np.uint16), photometric="minisblack")
-    with pytest.raises(DataError, match=r"five.tif: cannot be read"):
+    tifffile.imwrite(tmp_path / "five.tif", np.zeros((*SIZE, 5), np.uint16), planarconfig="contig")
+    with pytest.raises(DataError, match=r"five.tif: holds 5 channels .*choose --channel N"):
         read_image(tmp_path / "five.tif")
 
 

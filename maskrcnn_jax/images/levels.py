@@ -1,0 +1,70 @@
+"""From a file's values to 0..255: by their type, or where a type has no range, by the image's percentiles."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Shaped, UInt8
+
+LOW, HIGH = 1.0, 99.8  # percentiles that become 0 and 255
+
+
+def has_range(dtype: np.dtype) -> bool:
+    """Whether values of a type mean a brightness by themselves: unsigned ones of 8 and 16 bits, and bool."""
+    return dtype in (np.bool_, np.uint8, np.uint16)
+
+
+def percentiles(values: Shaped[np.ndarray, "h w *C"], *, together: bool) -> Float[np.ndarray, "C 2"]:
+    """The values that become 0 and 255, of each channel or of all together; NaN and infinity do not count."""
+    channels = values.reshape(values.shape[0] * values.shape[1], -1)
+    channels = channels.reshape(-1, 1) if together else channels
+    finite = [channel[np.isfinite(channel)].astype(np.float64) for channel in channels.T]
+    return np.array([np.percentile(channel, (LOW, HIGH)) if channel.size else (0, 0) for channel in finite])
+
+
+@dataclass(frozen=True)
+class Levels:
+    """How values become levels.
+
+    Attributes:
+      bits: of a value, if its type has a range.
+      ends: what becomes 0 and 255, a row a channel or one for all, if it has none.
+      inverted: whether 0 is white.
+    """
+
+    bits: int = 8
+    ends: Float[np.ndarray, "C 2"] | None = None
+    inverted: bool = False
+
+    def __call__(self, values: Shaped[np.ndarray, "h w *C"]) -> UInt8[np.ndarray, "h w *C"]:
+        levels = self._of_range(values) if self.ends is None else self._between(values)
+        return 255 - levels if self.inverted else levels
+
+    def _of_range(self, values: Shaped[np.ndarray, "h w *C"]) -> UInt8[np.ndarray, "h w *C"]:
+        """8 bits as they are; more keep their high byte, fewer are spread."""
+        if values.dtype == np.bool_:
+            return values.astype(np.uint8) * 255
+        if self.bits >= 8:
+            return np.minimum(values >> (self.bits - 8), 255).astype(np.uint8)
+        most = (1 << self.bits) - 1
+        return (np.minimum(values, most).astype(np.uint16) * 255 // most).astype(np.uint8)
+
+    def _between(self, values: Shaped[np.ndarray, "h w *C"]) -> UInt8[np.ndarray, "h w *C"]:
+        low, high = self.ends.T if values.ndim == 3 else self.ends[0]
+        span = np.where(high > low, high - low, np.inf)
+        with np.errstate(over="ignore", invalid="ignore"):  # of infinite values
+            levels = (values.astype(np.float64) - low) * (255 / span)
+        return np.rint(np.clip(np.nan_to_num(levels, nan=0, posinf=255, neginf=0), 0, 255)).astype(np.uint8)
+
+
+@functools.cache
+def tell_once(dtype: np.dtype) -> None:
+    """Says on the log what is done to values without range, once a process for each type."""
+    logging.getLogger("maskrcnn_jax").warning(
+        "images of %s: the type has no range, so of each image (and channel) the %g percentile becomes black "
+        "and the %g percentile white, in training as in prediction",
+        dtype, LOW, HIGH,
+    )  # fmt: skip
