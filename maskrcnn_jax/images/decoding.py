@@ -115,10 +115,10 @@ def unreadable(path: Path, error: Exception, safe: str = "an 8-bit PNG") -> Faul
         return Fault(str(path), error.what, error.remedy)
     if not path.exists():
         return Fault(str(path), "cannot be read: it is not there", "restore the file or correct its name")
-    if path.stat().st_size == 0:
-        return Fault(str(path), "cannot be read: it has zero bytes", "copy it again from its source")
     if isinstance(error, OSError) and not path.is_file():
         return Fault(str(path), f"cannot be read: {error.strerror}", "copy what it gives into a file")
+    if path.stat().st_size == 0:
+        return Fault(str(path), "cannot be read: it has zero bytes", "copy it again from its source")
     if "imagecodecs" in str(error):
         what = "needs imagecodecs, which is not there"
         return Fault(str(path), what, "pip install 'maskrcnn-jax[slides]'")

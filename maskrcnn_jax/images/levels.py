@@ -9,7 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Shaped, UInt8
 
-LOW, HIGH = 1.0, 99.8  # percentiles that become 0 and 255
+from maskrcnn_jax.images.intensity import HIGH, LOW
+
+_ENDS = (100 * LOW, 100 * HIGH)  # percentiles that become 0 and 255
 
 
 def has_range(dtype: np.dtype) -> bool:
@@ -22,7 +24,7 @@ def percentiles(values: Shaped[np.ndarray, "h w *C"], *, together: bool) -> Floa
     channels = values.reshape(values.shape[0] * values.shape[1], -1)
     channels = channels.reshape(-1, 1) if together else channels
     finite = [channel[np.isfinite(channel)].astype(np.float64) for channel in channels.T]
-    return np.array([np.percentile(channel, (LOW, HIGH)) if channel.size else (0, 0) for channel in finite])
+    return np.array([np.percentile(channel, _ENDS) if channel.size else (0, 0) for channel in finite])
 
 
 @dataclass(frozen=True)
@@ -66,5 +68,5 @@ def tell_once(dtype: np.dtype) -> None:
     logging.getLogger("maskrcnn_jax").warning(
         "images of %s: the type has no range, so of each image (and channel) the %g percentile becomes black "
         "and the %g percentile white, in training as in prediction",
-        dtype, LOW, HIGH,
+        dtype, *_ENDS,
     )  # fmt: skip
