@@ -34,7 +34,7 @@ from maskrcnn_jax.evaluation.coco import to_results
 from maskrcnn_jax.images.decoding import read_image
 from maskrcnn_jax.images.sources import open_source
 from maskrcnn_jax.interop.bundle import load_bundle
-from maskrcnn_jax.masks.pasting import paste_rle
+from maskrcnn_jax.masks.pasting import paste
 from maskrcnn_jax.masks.result import Result
 from maskrcnn_jax.outputs.writers import atomic, write_coco_results
 from maskrcnn_jax.prediction.predictor import Predictor
@@ -60,7 +60,7 @@ def main() -> None:
     command.add_argument("--predict", action="store_true", help=argparse.SUPPRESS)
     commands.add_parser("paste")
     arguments = parser.parse_args()
-    {"mosaic": mosaic, "slide": slide, "paste": paste}[arguments.command](arguments)
+    {"mosaic": mosaic, "slide": slide, "paste": measure_paste}[arguments.command](arguments)
 
 
 def mosaic(arguments: argparse.Namespace) -> None:
@@ -202,7 +202,7 @@ def predictor_of(arguments: argparse.Namespace, side: int) -> Predictor:
     return Predictor(dataclasses.replace(config, rpn=rpn, detection=detection), params)
 
 
-def paste(_: argparse.Namespace) -> None:
+def measure_paste(_: argparse.Namespace) -> None:
     rng = np.random.default_rng(0)
     blob = 1.5 - np.hypot(*(np.mgrid[:28, :28] - 13.5)) / 14
     masks = (blob + rng.normal(0, 0.1, (500, 28, 28))).clip(0, 1).astype(np.float32)
@@ -212,7 +212,7 @@ def paste(_: argparse.Namespace) -> None:
         seconds = []
         for _ in range(5):
             start = time.process_time()
-            paste_rle(masks, boxes, (1000, 1000))
+            paste(masks, boxes, (1000, 1000))
             seconds.append(time.process_time() - start)
         print(f"500 masks of about {side} x {side} px: {min(seconds):.3f} s of one core, best of 5")
 

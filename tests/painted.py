@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from maskrcnn_jax.config import MaskRCNNConfig
+from maskrcnn_jax.masks.crops import crops_of
 from maskrcnn_jax.masks.result import Result
 from maskrcnn_jax.masks.rle import rle_of_crop
 
@@ -42,7 +43,7 @@ def find(image):
         boxes=np.array([row[0] for row in rows], np.float32).reshape(-1, 4),
         scores=np.array([row[1] for row in rows], np.float32),
         classes=np.array([row[2] for row in rows], np.int32),
-        masks=[row[3] for row in rows],
+        crops=crops_of([row[3] for row in rows]),
         size=image.shape[:2],
     )
 

@@ -11,6 +11,7 @@ import numpy as np
 from pycocotools import mask as rle
 
 from maskrcnn_jax.evaluation.matching import Kind, Row, match
+from maskrcnn_jax.masks.crops import crops_of
 from maskrcnn_jax.masks.result import Result
 from maskrcnn_jax.masks.rle import rles_of_labels
 
@@ -146,7 +147,7 @@ def from_results(
         boxes.astype(np.float32),
         np.array([row["score"] for row in rows], np.float32),
         np.array([classes[row["category_id"]] for row in rows], np.int32),
-        [row["segmentation"] for row in rows],
+        crops_of([row["segmentation"] for row in rows]),
         size,
     )
 

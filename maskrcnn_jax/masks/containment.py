@@ -3,7 +3,8 @@
 import numpy as np
 from jaxtyping import Float, Int
 
-from maskrcnn_jax.masks.overlaps import Crops, overlapping, shared_pixels
+from maskrcnn_jax.masks.crops import Crops
+from maskrcnn_jax.masks.overlaps import overlapping, shared_pixels
 
 
 def not_contained(

@@ -1,8 +1,16 @@
-"""A mask as its pixels and where they lie."""
+"""Masks without their surroundings: one as its pixels and their place, many as bits and tight boxes."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Bool, Int, UInt8, UInt64
+
+from maskrcnn_jax.masks.rle import RLE, crop_of_rle, rles_of_crops
 
 
 class Crop(NamedTuple):
@@ -16,3 +24,134 @@ class Crop(NamedTuple):
     def content(self) -> tuple:
         """What two masks have in common if their pixels are the same."""
         return self.top, self.left, self.pixels.shape, self.pixels.tobytes()
+
+
+@dataclass(frozen=True, eq=False)
+class Crops:
+    """N masks.
+
+    Attributes:
+      bits: the rows of all masks, one after the other, eight pixels a byte, the first in its lowest bit. A
+        row starts with a byte; what fills up its last one is 0.
+      rectangles: first row, first column, end row and end column of each mask's tight box; all 0 for a mask
+        without pixels.
+    """
+
+    bits: UInt8[np.ndarray, "bytes"]
+    rectangles: Int[np.ndarray, "N 4"]
+
+    def __len__(self) -> int:
+        return len(self.rectangles)
+
+    @cached_property
+    def row_bytes(self) -> Int[np.ndarray, "N"]:
+        """Bytes of a row of each."""
+        return -(-(self.rectangles[:, 3] - self.rectangles[:, 1]) // 8)
+
+    @cached_property
+    def bounds(self) -> Int[np.ndarray, "N+1"]:
+        """The first byte of each, and the number of all."""
+        heights = self.rectangles[:, 2] - self.rectangles[:, 0]
+        return np.concatenate([[0], np.cumsum(heights * self.row_bytes)])
+
+    @cached_property
+    def areas(self) -> Int[np.ndarray, "N"]:
+        """Pixels of each."""
+        return np.diff(
+            np.concatenate([[0], np.cumsum(np.bitwise_count(self.bits), dtype=np.int64)])[self.bounds]
+        )
+
+    @cached_property
+    def words(self) -> UInt64[np.ndarray, "bytes"]:
+        """The 64 bits from each byte on: a view, in which neighbours overlap."""
+        padded = np.concatenate([self.bits, np.zeros(8, np.uint8)])
+        return np.ndarray(len(self.bits), "<u8", padded, strides=(1,))
+
+    def pixels(self, n: int) -> Bool[np.ndarray, "h w"]:
+        """Mask n in its tight box."""
+        top, left, bottom, right = self.rectangles[n].tolist()
+        rows = self.bits[self.bounds[n] : self.bounds[n + 1]].reshape(bottom - top, self.row_bytes[n])
+        return np.unpackbits(rows, axis=1, count=right - left, bitorder="little").view(bool)
+
+    def take(self, rows: Int[np.ndarray, "M"]) -> Crops:
+        """Some of the masks, in the order of `rows`."""
+        first = self.bounds[:-1][rows]
+        lengths = self.bounds[1:][rows] - first
+        ends = np.cumsum(lengths)
+        place = np.arange(lengths.sum()) + np.repeat(first - (ends - lengths), lengths)
+        return Crops(self.bits[place], self.rectangles[rows])
+
+    def moved(self, down: int, right: int) -> Crops:
+        """The masks so many pixels further down and to the right."""
+        moved = self.rectangles + np.array([down, right, down, right])
+        return Crops(self.bits, np.where(self.areas[:, None] > 0, moved, 0))
+
+    def rles(self, size: tuple[int, int]) -> list[RLE]:
+        """Compressed COCO run-length encodings at an image of this height and width."""
+        corners = self.rectangles[:, :2].tolist()
+        return rles_of_crops([self.pixels(n) for n in range(len(self))], corners, size)
+
+
+def join(parts: Sequence[Crops]) -> Crops:
+    """The masks of all, one after the other."""
+    bits = [np.zeros(0, np.uint8), *(part.bits for part in parts)]
+    rectangles = [np.zeros((0, 4), np.int64), *(part.rectangles for part in parts)]
+    return Crops(np.concatenate(bits), np.concatenate(rectangles))
+
+
+def crops_of(masks: Sequence[RLE]) -> Crops:
+    """Decodes run-length encodings."""
+    bits, rectangles = [np.zeros(0, np.uint8)], np.zeros((len(masks), 4), np.int64)
+    for n, mask in enumerate(masks):
+        pixels, top, left = crop_of_rle(mask)
+        bits.append(np.packbits(pixels, axis=1, bitorder="little").ravel())
+        rectangles[n] = top, left, top + pixels.shape[0], left + pixels.shape[1]
+    return Crops(np.concatenate(bits), rectangles)
+
+
+def crops_of_pixels(pixels: Sequence[Bool[np.ndarray, "h w"]], corners: Sequence[Sequence[int]]) -> Crops:
+    """Masks from pixels.
+
+    Args:
+      pixels: of each mask; what is background around it is cut off.
+      corners: the image row and column of each one's first pixel.
+    """
+    return join(
+        [pack(np.ascontiguousarray(p)[None], np.array([c])) for p, c in zip(pixels, corners, strict=True)]
+    )
+
+
+def pack(masks: Bool[np.ndarray, "N h w"], corners: Int[np.ndarray, "N 2"]) -> Crops:
+    """Masks from windows of one size: what is background around each is cut off.
+
+    Args:
+      masks: the windows.
+      corners: the image row and column of each one's first pixel.
+    """
+    bits = np.packbits(masks, axis=2, bitorder="little")
+    rows = bits.any(axis=2)
+    columns = np.unpackbits(np.bitwise_or.reduce(bits, axis=1), axis=1, bitorder="little").view(bool)
+    top, bottom = _extent(rows)
+    left, right = _extent(columns)
+    # Shifted within their bytes, so that the first column of each is in a lowest bit.
+    pairs = bits.astype(np.uint16)
+    pairs[..., :-1] |= pairs[..., 1:] << np.uint16(8)
+    bits = (pairs >> (left % 8).astype(np.uint16)[:, None, None]).astype(np.uint8)
+    first, last = left // 8, left // 8 - (left - right) // 8
+    kept = _between(top, bottom, bits.shape[1])[:, :, None] & _between(first, last, bits.shape[2])[:, None]
+    rectangles = np.stack([top, left, bottom, right], axis=1) + np.tile(corners, 2)
+    return Crops(bits[kept], np.where((bottom > top)[:, None], rectangles, 0).astype(np.int64))
+
+
+def _extent(used: Bool[np.ndarray, "N side"]) -> tuple[Int[np.ndarray, "N"], Int[np.ndarray, "N"]]:
+    """The first place of each row that is used, and the end of the last; both 0 where none is."""
+    if not used.size:
+        return (np.zeros(len(used), np.int64),) * 2
+    some = used.any(axis=1)
+    end = used.shape[1] - used[:, ::-1].argmax(axis=1)
+    return np.where(some, used.argmax(axis=1), 0), np.where(some, end, 0)
+
+
+def _between(low: Int[np.ndarray, "N"], high: Int[np.ndarray, "N"], side: int) -> Bool[np.ndarray, "N side"]:
+    place = np.arange(side)
+    return (place >= low[:, None]) & (place < high[:, None])

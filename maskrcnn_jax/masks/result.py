@@ -1,40 +1,62 @@
-"""What is found in one image, as it leaves the device."""
+"""What was found in one image, on the host."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
 
 import numpy as np
+from jaxtyping import Float, Int
 
-from maskrcnn_jax.masks.rle import crop_of_rle
+from maskrcnn_jax.masks.apart import apart
+from maskrcnn_jax.masks.crops import Crops, join
+from maskrcnn_jax.masks.rle import RLE
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Result:
-    """One image's detections on the host, best first, at the image's own size.
+    """One image's detections, best first, at the image's own size.
 
     Attributes:
-      boxes: (D, 4) float32, XYXY pixels.
-      scores: (D,) float32.
-      classes: (D,) int32, from 0.
-      masks: D COCO run-length encodings, compressed, at image size.
+      boxes: XYXY pixels.
+      scores, classes: of each; classes count from 0.
+      crops: the masks, without their surroundings.
       size: height and width of the image in pixels.
     """
 
-    boxes: np.ndarray
-    scores: np.ndarray
-    classes: np.ndarray
-    masks: list[dict[str, Any]]
+    boxes: Float[np.ndarray, "D 4"]
+    scores: Float[np.ndarray, "D"]
+    classes: Int[np.ndarray, "D"]
+    crops: Crops
     size: tuple[int, int]
 
     def __len__(self) -> int:
         return len(self.scores)
 
-    def label_map(self) -> np.ndarray:
-        """(H, W) int32: detection d fills its pixels with d + 1, the better score on top; 0 background."""
+    @cached_property
+    def masks(self) -> list[RLE]:
+        """D COCO run-length encodings, compressed, at image size."""
+        return self.crops.rles(self.size)
+
+    def label_map(self) -> Int[np.ndarray, "H W"]:
+        """Detection d fills its pixels with d + 1, as `masks.apart` deals them out; 0 is background."""
         labels = np.zeros(self.size, np.int32)
-        for d in reversed(range(len(self))):
-            crop, top, left = crop_of_rle(self.masks[d])
-            labels[top : top + crop.shape[0], left : left + crop.shape[1]][crop] = d + 1
+        crops = apart(self.crops)
+        for d, (top, left, bottom, right) in enumerate(crops.rectangles.tolist()):
+            labels[top:bottom, left:right][crops.pixels(d)] = d + 1
         return labels
+
+    def take(self, rows: Int[np.ndarray, "rows"]) -> Result:
+        """Some of the detections, in the order of `rows`."""
+        return Result(
+            self.boxes[rows], self.scores[rows], self.classes[rows], self.crops.take(rows), self.size
+        )
+
+
+def concatenate(results: Sequence[Result], size: tuple[int, int]) -> Result:
+    """The detections of several results for the same image, one after the other."""
+    empty = np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int32)
+    columns = zip(empty, *((r.boxes, r.scores, r.classes) for r in results), strict=True)
+    boxes, scores, classes = (np.concatenate(column) for column in columns)
+    return Result(boxes, scores, classes, join([result.crops for result in results]), size)

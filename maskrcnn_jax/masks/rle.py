@@ -29,19 +29,20 @@ def rle_of_crop(crop: Bool[np.ndarray, "h w"], top: int, left: int, size: tuple[
     Returns:
       {"size": [H, W], "counts": compressed bytes}.
     """
-    height, width = size
-    crop = crop[max(-top, 0) : max(height - top, 0), max(-left, 0) : max(width - left, 0)]
-    top, left = max(top, 0), max(left, 0)
-    rows, columns = crop.shape
-    framed = np.zeros((columns, rows + 2), bool)
-    framed[:, 1:-1] = crop.T
-    column, row = np.nonzero(framed[:, 1:] != framed[:, :-1])
-    edges = (left + column) * height + top + row
-    if rows == height:
-        # A run that leaves a column at its bottom goes on at the top of the next: no edge between them.
-        joined = np.flatnonzero(edges[1:] == edges[:-1])
-        edges = np.delete(edges, np.concatenate([joined, joined + 1]))
-    return _compress([edges], size)[0]
+    return rles_of_crops([crop], [(top, left)], size)[0]
+
+
+def rles_of_crops(
+    crops: Sequence[Bool[np.ndarray, "h w"]], corners: Sequence[Sequence[int]], size: tuple[int, int]
+) -> list[RLE]:
+    """Encodes several masks of one image; see `rle_of_crop`.
+
+    Args:
+      crops: the masks.
+      corners: `top` and `left` of each.
+      size: height and width of the image.
+    """
+    return _compress([_edges(crop, *corner, size) for crop, corner in zip(crops, corners, strict=True)], size)
 
 
 def rles_of_labels(layers: Int[np.ndarray, "L H W"], count: int) -> list[RLE]:
@@ -92,6 +93,25 @@ def crop_of_rle(rle: RLE) -> tuple[Bool[np.ndarray, "h w"], int, int]:
     np.add.at(steps, (columns - left, first - top), 1)
     np.add.at(steps, (columns - left, end - top), -1)
     return np.cumsum(steps, axis=1, dtype=np.int8)[:, :-1].astype(bool).T, int(top), int(left)
+
+
+def _edges(
+    crop: Bool[np.ndarray, "h w"], top: int, left: int, size: tuple[int, int]
+) -> Int[np.ndarray, "edges"]:
+    """Where a mask changes, in reading order."""
+    height, width = size
+    crop = crop[max(-top, 0) : max(height - top, 0), max(-left, 0) : max(width - left, 0)]
+    top, left = max(top, 0), max(left, 0)
+    rows, columns = crop.shape
+    framed = np.zeros((columns, rows + 2), bool)
+    framed[:, 1:-1] = crop.T
+    column, row = np.nonzero(framed[:, 1:] != framed[:, :-1])
+    edges = (left + column) * height + top + row
+    if rows == height:
+        # A run that leaves a column at its bottom goes on at the top of the next: no edge between them.
+        joined = np.flatnonzero(edges[1:] == edges[:-1])
+        edges = np.delete(edges, np.concatenate([joined, joined + 1]))
+    return edges
 
 
 def _runs(labels: Int[np.ndarray, "H W"]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 
 from maskrcnn_jax.masks.outlines import outlines
 from maskrcnn_jax.masks.result import Result
-from maskrcnn_jax.masks.rle import crop_of_rle
 from maskrcnn_jax.outputs.colours import PALETTE
 from maskrcnn_jax.outputs.writers import PathLike, atomic
 
@@ -33,9 +32,10 @@ def write_geojson(path: PathLike, result: Result, classes: Sequence[str], *, ima
         file.write('{"type": "FeatureCollection", "features": [')
         separator = "\n"
         for d, mask in enumerate(result.masks):
-            crop, top, left = crop_of_rle(mask)
+            top, left = result.crops.rectangles[d, :2].tolist()
             polygons = [
-                [[(left + x, top + y) for x, y in ring] for ring in rings] for rings in outlines(crop)
+                [[(left + x, top + y) for x, y in ring] for ring in rings]
+                for rings in outlines(result.crops.pixels(d))
             ]
             if not polygons:
                 continue

@@ -9,7 +9,8 @@ import numpy as np
 import tifffile
 from jaxtyping import Shaped
 
-from maskrcnn_jax.masks.overlaps import Crops, crops_of
+from maskrcnn_jax.masks.apart import apart
+from maskrcnn_jax.masks.crops import Crops
 from maskrcnn_jax.masks.result import Result
 from maskrcnn_jax.outputs.writers import PathLike, atomic
 
@@ -20,7 +21,7 @@ _MAX_SHORT = np.iinfo(np.uint16).max
 
 
 def write_labels(path: PathLike, result: Result) -> None:
-    """A grey TIFF, 16 bits for up to 65,535 objects, else 32. Of objects that overlap, the better is on top.
+    """A grey TIFF, 16 bits for up to 65,535 objects, else 32. No two objects share a pixel: see `apart`.
 
     It is drawn band by band, so that a slide's never has to fit in memory, and compressed in strips
     (Deflate), which more programs read than tiles.
@@ -49,11 +50,11 @@ def write_labels(path: PathLike, result: Result) -> None:
 def _bands(result: Result, rows: int, dtype: np.dtype) -> Iterator[Shaped[np.ndarray, "rows W"]]:
     """The label image from above, this many rows at a time."""
     height, width = result.size
-    crops = crops_of(result.masks)
+    crops = apart(result.crops)
     first, _, end, _ = crops.rectangles.T
     for top in range(0, height, rows):
         labels = np.zeros((min(rows, height - top), width), dtype)
-        for d in np.flatnonzero((first < top + len(labels)) & (end > top))[::-1].tolist():
+        for d in np.flatnonzero((first < top + len(labels)) & (end > top)).tolist():
             _draw(labels, crops, d, top)
         yield labels
 
@@ -61,4 +62,4 @@ def _bands(result: Result, rows: int, dtype: np.dtype) -> Iterator[Shaped[np.nda
 def _draw(labels: Shaped[np.ndarray, "rows W"], crops: Crops, d: int, top: int) -> None:
     first, left, end, right = crops.rectangles[d].tolist()
     start, stop = max(first, top), min(end, top + len(labels))
-    labels[start - top : stop - top, left:right][crops.pixels[d][start - first : stop - first]] = d + 1
+    labels[start - top : stop - top, left:right][crops.pixels(d)[start - first : stop - first]] = d + 1

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
-from maskrcnn_jax.masks.overlaps import Crops, crops_of
+from maskrcnn_jax.masks.crops import Crops
 from maskrcnn_jax.masks.result import Result
 from maskrcnn_jax.outputs.writers import PathLike, atomic
 
@@ -40,10 +40,10 @@ def write_table(path: PathLike, result: Result, classes: Sequence[str], source: 
       classes: name of each class.
       source: the image; only windows around the objects are read.
     """
-    crops = crops_of(result.masks)
+    crops = result.crops
     shapes: list[tuple[Any, ...]] = [("", "", 0, "", "", "", "", "")] * len(result)
     for d, pixels in _pixels_of_objects(crops, source):
-        shapes[d] = _measure(crops.pixels[d], pixels, crops.rectangles[d])
+        shapes[d] = _measure(crops.pixels(d), pixels, crops.rectangles[d])
     with atomic(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         table = csv.writer(file)
         table.writerow(COLUMNS)

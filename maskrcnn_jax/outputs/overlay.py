@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 from PIL import Image, ImageDraw, ImageFont
 from pycocotools import mask as rle
 
-from maskrcnn_jax.masks.overlaps import crops_of
+from maskrcnn_jax.masks.crops import crops_of
 from maskrcnn_jax.masks.result import Result
 from maskrcnn_jax.masks.rle import RLE
 from maskrcnn_jax.outputs.colours import PALETTE, neighbour_colors
@@ -58,7 +58,7 @@ def draw_overlay(
     hues = PALETTE[np.asarray(colors, int) % len(PALETTE)]
     corners = crops.rectangles[:, 1::-1] * scale
     for n in reversed(range(len(masks))):  # The first, mostly the best, end on top.
-        (left, top), line = corners[n], outline(_enlarge(crops.pixels[n], scale), thickness)
+        (left, top), line = corners[n], outline(_enlarge(crops.pixels(n), scale), thickness)
         canvas[top:, left:][: line.shape[0], : line.shape[1]][line] = hues[n]
     picture = Image.fromarray(canvas)
     if boxes is not None:
@@ -96,7 +96,7 @@ def side_by_side(
     """
     shown = np.flatnonzero(result.scores >= min_score)
     masks = [result.masks[d] for d in shown]
-    truth, found = crops_of(ground_truth).rectangles, crops_of(masks).rectangles
+    truth, found = crops_of(ground_truth).rectangles, result.crops.rectangles[shown]
     scale = scale or _readable_scale(image.shape[:2], np.concatenate([truth, found]))
     colors = neighbour_colors(truth)
     matching = _matching_colors(ground_truth, colors, masks, neighbour_colors(found))

@@ -9,7 +9,6 @@ from jaxtyping import Bool, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
 from maskrcnn_jax.images.sources import ImageSource
-from maskrcnn_jax.masks.overlaps import crops_of
 from maskrcnn_jax.masks.result import Result
 from maskrcnn_jax.outputs.colours import PALETTE, neighbour_colors
 from maskrcnn_jax.outputs.overlay import draw_overlay, outline
@@ -62,12 +61,12 @@ def _reduced(source: ImageSource, factor: int) -> UInt8[np.ndarray, "h w 3"]:
 def _draw_smaller(
     picture: UInt8[np.ndarray, "h w 3"], result: Result, colors: Sequence[int] | None, factor: int
 ) -> UInt8[np.ndarray, "h w 3"]:
-    crops = crops_of(result.masks)
+    crops = result.crops
     colors = neighbour_colors(crops.rectangles) if colors is None else colors
     hues = PALETTE[np.asarray(colors, int) % len(PALETTE)]
     for d in reversed(range(len(result))):
         top, left = crops.rectangles[d, :2].tolist()
-        line = outline(_any_of_squares(crops.pixels[d], top, left, factor))
+        line = outline(_any_of_squares(crops.pixels(d), top, left, factor))
         picture[top // factor :, left // factor :][: line.shape[0], : line.shape[1]][line] = hues[d]
     return picture
 

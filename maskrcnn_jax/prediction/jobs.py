@@ -12,7 +12,6 @@ from maskrcnn_jax.images.sources import open_source
 from maskrcnn_jax.outputs.folder import Outputs
 from maskrcnn_jax.outputs.overview import overview_factor
 from maskrcnn_jax.prediction.journal import Job, Journal
-from maskrcnn_jax.prediction.merge import take
 from maskrcnn_jax.prediction.tiling import BatchPredictor, predict_tiled
 
 LARGE = 2048  # Images with a longer side than this are predicted in tiles, unless told otherwise.
@@ -83,7 +82,7 @@ class Worker:
                 found = predict_tiled(self._predict, source, progress=progress, **options)
             else:
                 (found,) = self._predict.batch([source.read(0, 0, *source.size)])
-            found = take(found, np.flatnonzero(found.scores >= self._min_score))
+            found = found.take(np.flatnonzero(found.scores >= self._min_score))
             self._outputs.write(job.name, source, found)
         self._journal.save(job, found.size, len(found), self._outputs.rows(job.image_id, found))
         if not tile and len(found) >= self._most:

@@ -24,8 +24,9 @@ from jaxtyping import Bool, Float, Int
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from maskrcnn_jax.masks.overlaps import Crops, crops_of, cut, overlapping, shared_pixels, vote
-from maskrcnn_jax.masks.result import Result
+from maskrcnn_jax.masks.crops import Crops
+from maskrcnn_jax.masks.overlaps import cut, overlapping, shared_pixels, vote
+from maskrcnn_jax.masks.result import Result, concatenate
 
 # Boxes that keep this many pixels or fewer from a border may have been cut by it.
 _TOUCH = 4.0
@@ -58,28 +59,9 @@ def merge_tiles(parts: Sequence[Result], tiles: Sequence[Tile], size: tuple[int,
     owned = (other < own + longer / 2) & ~((own <= _TOUCH) & (other > _TOUCH))
     twice = other > -np.inf
     rest = np.flatnonzero(twice)
-    found = _join(take(everything, rest), origin[rest], owned[rest], own[rest] <= _TOUCH, tiles)
-    merged = concatenate([take(everything, np.flatnonzero(~twice)), found], size)
-    return take(merged, np.argsort(-merged.scores, kind="stable"))
-
-
-def take(result: Result, rows: Int[np.ndarray, "D"]) -> Result:
-    """Some of the detections, in the order of `rows`."""
-    return Result(
-        boxes=result.boxes[rows],
-        scores=result.scores[rows],
-        classes=result.classes[rows],
-        masks=[result.masks[row] for row in rows],
-        size=result.size,
-    )
-
-
-def concatenate(results: Sequence[Result], size: tuple[int, int]) -> Result:
-    """The detections of several results for the same image, one after the other."""
-    empty = np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int32)
-    columns = zip(empty, *((r.boxes, r.scores, r.classes) for r in results), strict=True)
-    masks = [mask for result in results for mask in result.masks]
-    return Result(*(np.concatenate(column) for column in columns), masks, size)
+    found = _join(everything.take(rest), origin[rest], owned[rest], own[rest] <= _TOUCH, tiles)
+    merged = concatenate([everything.take(np.flatnonzero(~twice)), found], size)
+    return merged.take(np.argsort(-merged.scores, kind="stable"))
 
 
 def _clearances(
@@ -127,7 +109,7 @@ def _join(
     tiles: Sequence[Tile],
 ) -> Result:
     """Rules 2 and 3, for the owned ones of the detections whose place more than one tile saw."""
-    crops = crops_of(result.masks)
+    crops = result.crops
     pairs = overlapping(crops.rectangles)
     a, b = pairs.T
     pairs = pairs[(origin[a] != origin[b]) & (result.classes[a] == result.classes[b])]
@@ -147,7 +129,7 @@ def _join(
     kept = _suppress(objects, result.scores, touches, origin, pairs[rival])
     single = [rows[0] for rows in kept if len(rows) == 1]
     joined = [_union(result, crops, rows) for rows in kept if len(rows) > 1]
-    return concatenate([take(result, np.array(single, np.int64)), *joined], result.size)
+    return concatenate([result.take(np.array(single, np.int64)), *joined], result.size)
 
 
 def _told_apart(
@@ -217,6 +199,6 @@ def _union(result: Result, crops: Crops, rows: Int[np.ndarray, "members"]) -> Re
         boxes=np.concatenate([boxes[:, :2].min(axis=0), boxes[:, 2:].max(axis=0)])[None],
         scores=np.array([np.average(result.scores[rows], weights=areas)], np.float32),
         classes=result.classes[rows[:1]],
-        masks=[vote(crops, rows, np.ones(len(rows)), 0, result.size)],
+        crops=vote(crops, rows, np.ones(len(rows)), 0),
         size=result.size,
     )

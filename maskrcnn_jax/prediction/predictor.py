@@ -15,12 +15,10 @@ from maskrcnn_jax.config import MaskRCNNConfig
 from maskrcnn_jax.images.intensity import stretch_grey
 from maskrcnn_jax.images.pixels import as_rgb, fault_of
 from maskrcnn_jax.masks.containment import not_contained
-from maskrcnn_jax.masks.overlaps import crops_of
-from maskrcnn_jax.masks.pasting import paste_rle
+from maskrcnn_jax.masks.pasting import paste
 from maskrcnn_jax.masks.result import Result
 from maskrcnn_jax.models.mask_rcnn import MaskRCNN
 from maskrcnn_jax.ops.boxes import grow
-from maskrcnn_jax.prediction.merge import take
 from maskrcnn_jax.prediction.resize import resize, target_size
 from maskrcnn_jax.structures import Detections
 
@@ -191,7 +189,7 @@ def to_result(
         boxes=boxes,
         scores=scores.astype(np.float32),
         classes=classes.astype(np.int32),
-        masks=paste_rle(masks, grow(boxes, mask_margin), (height, width)),
+        crops=paste(masks, grow(boxes, mask_margin), (height, width)),
         size=(height, width),
     )
     return without_parts(result, containment)
@@ -201,8 +199,7 @@ def without_parts(result: Result, containment: float) -> Result:
     """The detections that `masks.containment` keeps."""
     if containment >= 1:
         return result
-    kept = not_contained(crops_of(result.masks), result.scores, result.classes, containment)
-    return take(result, kept)
+    return result.take(not_contained(result.crops, result.scores, result.classes, containment))
 
 
 def _groups(shapes: Sequence[tuple[int, int]]) -> list[tuple[list[int], tuple[int, int]]]:

@@ -10,10 +10,9 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int, Shaped
 
-from maskrcnn_jax.masks.overlaps import Crops, crops_of, overlapping, shared_pixels, vote
-from maskrcnn_jax.masks.result import Result
-from maskrcnn_jax.masks.rle import RLE, crop_of_rle, rle_of_crop
-from maskrcnn_jax.prediction.merge import concatenate, take
+from maskrcnn_jax.masks.crops import Crops, crops_of_pixels, join
+from maskrcnn_jax.masks.overlaps import overlapping, shared_pixels, vote
+from maskrcnn_jax.masks.result import Result, concatenate
 from maskrcnn_jax.prediction.predictor import Predictor, Size, without_parts
 
 _SAME = 0.5  # Masks of two views with at least this IoU are one object.
@@ -102,7 +101,7 @@ def fuse(views: Sequence[Result], *, threshold: float = 0.0, most: int | None = 
     """
     everything = concatenate(views, views[0].size)
     origin = np.repeat(np.arange(len(views)), [len(view) for view in views])
-    crops = crops_of(everything.masks)
+    crops = everything.crops
     pairs, iou = _same_objects(crops, everything.classes)
     apart = origin[pairs[:, 0]] != origin[pairs[:, 1]]
     groups = _groups(everything.scores, origin, pairs[apart], iou[apart])
@@ -111,11 +110,11 @@ def fuse(views: Sequence[Result], *, threshold: float = 0.0, most: int | None = 
         boxes=np.array([_mean_box(everything, rows) for rows in groups], np.float32).reshape(-1, 4),
         scores=scores,
         classes=np.array([everything.classes[rows[0]] for rows in groups], np.int32),
-        masks=[vote(crops, rows, everything.scores[rows].tolist(), 0.5, everything.size) for rows in groups],
+        crops=join([vote(crops, rows, everything.scores[rows].tolist(), 0.5) for rows in groups]),
         size=everything.size,
     )
-    fused = take(fused, np.flatnonzero(scores > threshold))
-    return take(fused, _best_of_each(fused)[:most])
+    fused = fused.take(np.flatnonzero(scores > threshold))
+    return fused.take(_best_of_each(fused)[:most])
 
 
 def _same_objects(
@@ -156,7 +155,7 @@ def _groups(
 
 def _best_of_each(result: Result) -> Int[np.ndarray, "D"]:
     """Rows by falling score, without those that are the same object as a better one."""
-    pairs, _ = _same_objects(crops_of(result.masks), result.classes)
+    pairs, _ = _same_objects(result.crops, result.classes)
     order = np.argsort(-result.scores, kind="stable")
     rank = np.argsort(order)
     worse_of: dict[int, list[int]] = {}
@@ -166,7 +165,7 @@ def _best_of_each(result: Result) -> Int[np.ndarray, "D"]:
     for better in sorted(worse_of):
         if better not in gone:
             gone.update(worse_of[better])
-    return order[[n for n in range(len(order)) if n not in gone]]
+    return order[[n not in gone for n in range(len(order))]]
 
 
 def _mean_box(result: Result, rows: Sequence[int]) -> Float[np.ndarray, "4"]:
@@ -194,19 +193,17 @@ def _back(result: Result, view: View) -> Result:
         boxes=np.stack(columns, axis=1),
         scores=result.scores,
         classes=result.classes,
-        masks=[_mask_back(mask, view) for mask in result.masks],
+        crops=_crops_back(result.crops, view, result.size),
         size=(width, height) if view.transpose else (height, width),
     )
 
 
-def _mask_back(mask: RLE, view: View) -> RLE:
-    height, width = mask["size"]
-    crop, top, left = crop_of_rle(mask)
-    if view.flip_y:
-        top = height - top - crop.shape[0]
-    if view.flip_x:
-        left = width - left - crop.shape[1]
-    crop = _flip(crop, view)
+def _crops_back(crops: Crops, view: View, size: Size) -> Crops:
+    top, left, bottom, right = crops.rectangles.T
+    corners = np.stack(
+        [size[0] - bottom if view.flip_y else top, size[1] - right if view.flip_x else left], 1
+    )
+    pixels = [_flip(crops.pixels(n), view) for n in range(len(crops))]
     if view.transpose:
-        return rle_of_crop(crop.T, left, top, (width, height))
-    return rle_of_crop(crop, top, left, (height, width))
+        return crops_of_pixels([mask.T for mask in pixels], corners[:, ::-1])
+    return crops_of_pixels(pixels, corners)

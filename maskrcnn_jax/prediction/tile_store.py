@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from maskrcnn_jax.masks.crops import Crops
 from maskrcnn_jax.masks.result import Result
 from maskrcnn_jax.outputs.writers import atomic, write_json
 
@@ -57,13 +58,12 @@ class TileStore:
         """Keeps a tile's detections, or that it was skipped."""
         fields = {}
         if result is not None:
-            codes = [mask["counts"] for mask in result.masks]
             fields = {
                 "boxes": result.boxes,
                 "scores": result.scores,
                 "classes": result.classes,
-                "codes": np.frombuffer(b"".join(codes), np.uint8),
-                "ends": np.cumsum([len(code) for code in codes], dtype=np.int64),
+                "bits": result.crops.bits,
+                "rectangles": result.crops.rectangles,
                 "size": np.array(result.size),
             }
         path = self._folder / f"tile_{number:06d}.npz"
@@ -84,7 +84,6 @@ class TileStore:
 def _result_of(fields: dict[str, np.ndarray]) -> Result | None:
     if not fields:
         return None
-    size = fields["size"].tolist()
-    codes = np.split(fields["codes"], fields["ends"])[:-1]
-    masks = [{"size": size, "counts": code.tobytes()} for code in codes]
-    return Result(*(fields[name] for name in ("boxes", "scores", "classes")), masks, tuple(size))
+    crops = Crops(fields["bits"], fields["rectangles"])
+    height, width = fields["size"].tolist()
+    return Result(fields["boxes"], fields["scores"], fields["classes"], crops, (height, width))

@@ -12,9 +12,8 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from maskrcnn_jax.images.sources import ImageSource
-from maskrcnn_jax.masks.result import Result
-from maskrcnn_jax.masks.rle import crop_of_rle, rle_of_crop
-from maskrcnn_jax.prediction.merge import Tile, concatenate, merge_tiles
+from maskrcnn_jax.masks.result import Result, concatenate
+from maskrcnn_jax.prediction.merge import Tile, merge_tiles
 from maskrcnn_jax.prediction.tile_store import TileStore
 
 # Glass is at least so bright in each channel, and what lies on it differs by more than this, of 255.
@@ -169,12 +168,9 @@ def _run(predict, waiting, frame, batch) -> list[tuple[int, Result]]:
 
 def _placed(result: Result, tile: Tile, size: tuple[int, int]) -> Result:
     """A tile's detections in the frame of the whole image."""
-    masks = []
-    for mask in result.masks:
-        crop, top, left = crop_of_rle(mask)
-        masks.append(rle_of_crop(crop, tile.top + top, tile.left + left, size))
+    crops = result.crops.moved(tile.top, tile.left)
     shift = np.array([tile.left, tile.top] * 2, np.float32)
-    return Result(result.boxes + shift, result.scores, result.classes, masks, size)
+    return Result(result.boxes + shift, result.scores, result.classes, crops, size)
 
 
 def _identity(

@@ -13,6 +13,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from maskrcnn_jax.evaluation.coco import average_precision, from_results, to_coco, to_results
+from maskrcnn_jax.masks.crops import crops_of
 from maskrcnn_jax.masks.result import Result
 
 KINDS = ("bbox", "segm")
@@ -256,7 +257,7 @@ def test_category_ids_may_have_gaps():
     assert [row["category_id"] for row in truth["annotations"]] == [7, 0]
     codes = [row["segmentation"] for row in truth["annotations"]]
     boxes, scores = np.array([[0, 0, 1, 1], [2, 0, 3, 1]], np.float32), np.array([0.5, 0.25], np.float32)
-    result = Result(boxes, scores, np.array([1, 0], np.int32), codes, (1, 3))
+    result = Result(boxes, scores, np.array([1, 0], np.int32), crops_of(codes), (1, 3))
     rows = to_results([(1, result)], {0: "a", 7: "b"})
     assert [row["category_id"] for row in rows] == [7, 0]
     assert average_precision(truth, rows, kind="segm")["segm/AP@100"] == pytest.approx(1)
@@ -291,10 +292,12 @@ def test_results_become_rows():
         boxes=np.array([[2, 1, 6, 3]], np.float32),
         scores=np.array([0.5], np.float32),
         classes=np.array([2], np.int32),
-        masks=[code],
+        crops=crops_of([code]),
         size=(5, 7),
     )
-    empty = Result(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int32), [], (5, 7))
+    empty = Result(
+        np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int32), crops_of([]), (5, 7)
+    )
     rows = to_results([(4, result), (5, empty)])
     segmentation = {"size": [5, 7], "counts": code["counts"].decode()}
     expected = {

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from maskrcnn_jax.evaluation.evaluator import evaluate, score
+from maskrcnn_jax.masks.crops import crops_of
 from maskrcnn_jax.masks.result import Result
 from maskrcnn_jax.masks.rle import rles_of_labels
 
@@ -35,7 +36,7 @@ def answer(record, kept):
         boxes=np.concatenate([corners, corners + 4], axis=1),
         scores=np.linspace(0.9, 0.6, kept, dtype=np.float32),
         classes=np.zeros(kept, np.int32),
-        masks=rles_of_labels(record.layers, len(record.classes))[:kept],
+        crops=crops_of(rles_of_labels(record.layers, len(record.classes))[:kept]),
         size=record.image.shape[:2],
     )
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from pycocotools import mask as coco
 
 from maskrcnn_jax.masks.containment import not_contained
-from maskrcnn_jax.masks.overlaps import crops_of
+from maskrcnn_jax.masks.crops import crops_of
 
 
 def crops(masks):

@@ -6,11 +6,16 @@ import pytest
 from hypothesis import assume, given, settings
 from pycocotools import mask as coco
 
-from maskrcnn_jax.masks.pasting import paste_rle
+from maskrcnn_jax.masks import pasting
+from maskrcnn_jax.masks.pasting import paste
 
 
 def encode(mask):
     return coco.encode(np.asfortranarray(mask, dtype=np.uint8))
+
+
+def paste_rle(masks, boxes, size):
+    return paste(masks, boxes, size).rles(size)
 
 
 def paste_everywhere(mask, box, size):
@@ -48,6 +53,19 @@ def test_several_masks_keep_their_order(rng):
     boxes = np.array([[1, 2, 9, 8], [0, 0, 20, 15], [-4, 3, 5, 30], [2, 2, 3, 3]], np.float32)
     alone = [paste_rle(mask[None], box[None], (15, 20))[0] for mask, box in zip(masks, boxes, strict=True)]
     assert paste_rle(masks, boxes, (15, 20)) == alone
+
+
+def test_sizes_and_company_change_nothing(rng, monkeypatch):
+    """Masks are pasted in groups of similar size: each as it is alone, however many a group has."""
+    corners, sides = rng.uniform(-20, 200, (60, 2)), rng.choice([0.5, 6, 15, 70, 150], (60, 2))
+    boxes = np.concatenate([corners, corners + sides * rng.uniform(0.8, 1.2, (60, 2))], axis=1).astype(
+        np.float32
+    )
+    masks = rng.uniform(0, 1, (60, 14, 14)).astype(np.float32)
+    alone = [paste_rle(mask[None], box[None], (190, 210))[0] for mask, box in zip(masks, boxes, strict=True)]
+    for chunk in (pasting._CHUNK, 1, 3000):
+        monkeypatch.setattr(pasting, "_CHUNK", chunk)
+        assert paste_rle(masks, boxes, (190, 210)) == alone
 
 
 def test_no_detections():

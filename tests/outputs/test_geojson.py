@@ -6,8 +6,8 @@ import uuid
 import numpy as np
 import pytest
 import shapely
-from pycocotools import mask as coco
 
+from maskrcnn_jax.masks.crops import crops_of
 from maskrcnn_jax.masks.result import Result
 from maskrcnn_jax.masks.rle import rle_of_crop
 from maskrcnn_jax.outputs.geojson import write_geojson
@@ -22,7 +22,7 @@ def result(masks, classes=None):
         np.zeros((count, 4), np.float32),
         np.linspace(0.9, 0.5, count, dtype=np.float32),
         np.zeros(count, np.int32) if classes is None else np.array(classes, np.int32),
-        [rle_of_crop(mask, 0, 0, SIZE) for mask in masks],
+        crops_of([rle_of_crop(mask, 0, 0, SIZE) for mask in masks]),
         SIZE,
     )
 
@@ -96,15 +96,9 @@ def test_no_objects_are_an_empty_collection(tmp_path):
 def test_places_on_slides(tmp_path, corner):
     size = (95_000, 100_000)
     mask = rle_of_crop(np.ones((3, 4), bool), *corner, size)
-    found = Result(np.zeros((1, 4), np.float32), np.ones(1, np.float32), np.zeros(1, np.int32), [mask], size)
+    found = Result(
+        np.zeros((1, 4), np.float32), np.ones(1, np.float32), np.zeros(1, np.int32), crops_of([mask]), size
+    )
     (feature,) = written(tmp_path / "x.geojson", found, CLASSES)["features"]
     shape = shapely.from_geojson(json.dumps(feature["geometry"]))
     assert shape.bounds == (corner[1], corner[0], corner[1] + 4, corner[0] + 3)
-
-
-def test_codes_may_be_text(tmp_path):
-    code = coco.encode(np.asfortranarray(np.ones(SIZE, np.uint8)))
-    found = result([np.ones(SIZE, bool)])
-    found.masks[0] = {**code, "counts": code["counts"].decode()}
-    (feature,) = written(tmp_path / "x.geojson", found, CLASSES)["features"]
-    assert shapely.from_geojson(json.dumps(feature["geometry"])).area == 1200

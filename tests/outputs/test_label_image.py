@@ -1,4 +1,4 @@
-"""Label images, read back by tifffile and Pillow, against a mask-by-mask painter."""
+"""Label images, read back by tifffile and Pillow, against a painter that sees one full mask at a time."""
 
 import tracemalloc
 
@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 import tifffile
 from PIL import Image
+from scipy import ndimage
 
 from maskrcnn_jax.images.decoding import read_labels
+from maskrcnn_jax.masks.crops import crops_of
 from maskrcnn_jax.masks.result import Result
 from maskrcnn_jax.masks.rle import rle_of_crop
 from maskrcnn_jax.outputs import label_image
@@ -17,20 +19,29 @@ from maskrcnn_jax.outputs.label_image import write_labels
 def result(masks, size):
     count = len(masks)
     return Result(
-        np.zeros((count, 4), np.float32), np.ones(count, np.float32), np.zeros(count, np.int32), masks, size
+        np.zeros((count, 4), np.float32),
+        np.ones(count, np.float32),
+        np.zeros(count, np.int32),
+        crops_of(masks),
+        size,
     )
 
 
 def random_objects(rng, size, count):
-    """Masks that may be empty or overlap, and the label image that they give, the best on top."""
+    """Masks that may be empty or overlap, and the label image that they give, one after the other."""
     labels, masks = np.zeros(size, np.int64), []
-    for d in reversed(range(count)):
+    for d in range(count):
         mask = np.zeros(size, bool)
         top, left = (rng.integers(side) for side in size)
         part = mask[top : top + 8, left : left + 8]
         part[:] = rng.random(part.shape) < rng.choice([0, 0.7])
-        labels[mask] = d + 1
-        masks.insert(0, rle_of_crop(mask, 0, 0, size))
+        free = mask & (labels == 0)
+        if not (free == mask).all():
+            pieces, number = ndimage.label(free)
+            free = max((pieces == n + 1 for n in range(number)), key=np.sum, default=free)
+            free &= free.sum() >= mask.sum() / 5
+        labels[free] = d + 1
+        masks.append(rle_of_crop(mask, 0, 0, size))
     return result(masks, size), labels
 
 

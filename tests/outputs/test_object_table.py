@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from maskrcnn_jax.images.sources import open_source
+from maskrcnn_jax.masks.crops import crops_of
 from maskrcnn_jax.masks.result import Result
 from maskrcnn_jax.masks.rle import rle_of_crop
 from maskrcnn_jax.outputs import object_table
@@ -18,7 +19,7 @@ def result(masks, classes=None):
     boxes = np.arange(4 * count, dtype=np.float32).reshape(-1, 4) + 0.25
     scores = np.linspace(0.9, 0.5, count, dtype=np.float32)
     classes = np.zeros(count, np.int32) if classes is None else np.array(classes, np.int32)
-    return Result(boxes, scores, classes, [rle_of_crop(mask, 0, 0, SIZE) for mask in masks], SIZE)
+    return Result(boxes, scores, classes, crops_of([rle_of_crop(mask, 0, 0, SIZE) for mask in masks]), SIZE)
 
 
 def table(path, found, classes=("nucleus",), image=None):

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from maskrcnn_jax.masks.crops import crops_of
 from maskrcnn_jax.masks.result import Result
 from maskrcnn_jax.masks.rle import rle_of_crop
 from maskrcnn_jax.outputs.colours import NEIGHBOURS, PALETTE
@@ -24,7 +25,11 @@ def drawn(picture):
 def result(masks, scores, size=(40, 60)):
     count = len(masks)
     return Result(
-        np.zeros((count, 4), np.float32), np.array(scores, np.float32), np.zeros(count, np.int32), masks, size
+        np.zeros((count, 4), np.float32),
+        np.array(scores, np.float32),
+        np.zeros(count, np.int32),
+        crops_of(masks),
+        size,
     )
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from maskrcnn_jax.images.sources import open_source
+from maskrcnn_jax.masks.crops import crops_of
 from maskrcnn_jax.masks.result import Result
 from maskrcnn_jax.masks.rle import rle_of_crop
 from maskrcnn_jax.outputs import overview
@@ -18,7 +19,7 @@ def result(masks, size, classes=None):
         np.zeros((count, 4), np.float32),
         np.linspace(1, 0.5, count, dtype=np.float32),
         np.zeros(count, np.int32) if classes is None else np.array(classes, np.int32),
-        [rle_of_crop(mask, 0, 0, size) for mask in masks],
+        crops_of([rle_of_crop(mask, 0, 0, size) for mask in masks]),
         size,
     )
 

@@ -9,6 +9,7 @@ from PIL import Image
 from pycocotools import mask as coco
 
 from maskrcnn_jax.data.synthetic import draw_records
+from maskrcnn_jax.masks.crops import crops_of
 from maskrcnn_jax.masks.result import Result
 from maskrcnn_jax.outputs.report import write_evaluation, write_predictions
 
@@ -28,7 +29,7 @@ def oracle(records):
         count = len(record.classes)
         masks = [coco.encode(np.asfortranarray(record.mask(n), np.uint8)) for n in range(count)]
         scores = np.where(np.arange(count) < count / 2, 0.9, 0.3).astype(np.float32)
-        return Result(record.boxes, scores, record.classes, masks, record.size)
+        return Result(record.boxes, scores, record.classes, crops_of(masks), record.size)
 
     return predict
 
@@ -76,7 +77,7 @@ def test_what_is_undefined_is_an_empty_field(tmp_path):
 
     def nothing(image):
         empty = np.zeros(0, np.float32)
-        return Result(empty.reshape(0, 4), empty, empty.astype(np.int32), [], image.shape[:2])
+        return Result(empty.reshape(0, 4), empty, empty.astype(np.int32), crops_of([]), image.shape[:2])
 
     write_evaluation(nothing, [blank], tmp_path)
     with (tmp_path / "images.csv").open(newline="") as file:
@@ -112,7 +113,7 @@ def test_pictures_of_predictions_show_what_is_likelier_than_not(records, oracle,
 
     def unsure(image):
         result = oracle(image)
-        return Result(result.boxes, result.scores * 0.4, result.classes, result.masks, result.size)
+        return Result(result.boxes, result.scores * 0.4, result.classes, result.crops, result.size)
 
     write_predictions(oracle, records[:1], tmp_path / "sure")
     write_predictions(unsure, records[:1], tmp_path / "unsure")
@@ -129,7 +130,7 @@ def test_pictures_of_predictions_show_what_is_likelier_than_not(records, oracle,
 def test_an_image_without_detections_has_no_rows(records, tmp_path):
     def nothing(image):
         empty = np.zeros(0, np.float32)
-        return Result(empty.reshape(0, 4), empty, empty.astype(np.int32), [], image.shape[:2])
+        return Result(empty.reshape(0, 4), empty, empty.astype(np.int32), crops_of([]), image.shape[:2])
 
     write_predictions(nothing, records[:1], tmp_path)
     assert json.loads((tmp_path / "answer.json").read_text()) == []

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from maskrcnn_jax.masks.result import Result
+from maskrcnn_jax.masks.crops import crops_of
+from maskrcnn_jax.masks.result import Result, concatenate
 from maskrcnn_jax.masks.rle import rle_of_crop
-from maskrcnn_jax.prediction.merge import Tile, concatenate, merge_tiles, take
+from maskrcnn_jax.prediction.merge import Tile, merge_tiles
 
 SIZE = (60, 180)
 LEFT, RIGHT = Tile(0, 0, 60, 100), Tile(0, 80, 60, 100)
@@ -17,7 +18,7 @@ def detections(*rows):
     boxes = np.array([(x0, y0, x1, y1) for x0, x1, _, y0, y1, _ in rows], np.float32).reshape(-1, 4)
     masks = [rle_of_crop(np.ones((y1 - y0, x1 - x0), bool), y0, x0, SIZE) for x0, x1, _, y0, y1, _ in rows]
     scores, classes = (np.array([row[i] for row in rows]) for i in (2, 5))
-    return Result(boxes, scores.astype(np.float32), classes.astype(np.int32), masks, SIZE)
+    return Result(boxes, scores.astype(np.float32), classes.astype(np.int32), crops_of(masks), SIZE)
 
 
 def merged(left, right, tiles=(LEFT, RIGHT)):
@@ -129,7 +130,11 @@ def test_four_tiles_meet_in_a_corner():
         box = np.array([[x.min(), y.min(), x.max() + 1, y.max() + 1]], np.float32)
         parts.append(
             Result(
-                box, np.full(1, 0.5, np.float32), np.zeros(1, np.int32), [rle_of_crop(seen, 0, 0, size)], size
+                box,
+                np.full(1, 0.5, np.float32),
+                np.zeros(1, np.int32),
+                crops_of([rle_of_crop(seen, 0, 0, size)]),
+                size,
             )
         )
     result = merge_tiles(parts, tiles, size)
@@ -139,6 +144,6 @@ def test_four_tiles_meet_in_a_corner():
 
 def test_take_and_concatenate():
     both = concatenate([detections((1, 2, 0.1)), detections(), detections((3, 5, 0.2), (6, 7, 0.3))], SIZE)
-    swapped = take(both, np.array([2, 0]))
+    swapped = both.take(np.array([2, 0]))
     assert swapped.boxes[:, 0].tolist() == [6, 1] and swapped.masks == [both.masks[2], both.masks[0]]
     assert (swapped.scores.dtype, swapped.classes.dtype) == (np.float32, np.int32)

@@ -6,6 +6,7 @@ from painted import Painted, contents, discs, find, paint
 from pycocotools import mask as coco
 
 from maskrcnn_jax.images.sources import open_source
+from maskrcnn_jax.masks.crops import crops_of
 from maskrcnn_jax.masks.result import Result
 from maskrcnn_jax.masks.rle import rle_of_crop
 from maskrcnn_jax.prediction.test_time import Augmented, fuse
@@ -20,7 +21,7 @@ def view(*rows):
     boxes = np.array([(x0, y0, x1, y1) for x0, x1, _, y0, y1, _ in rows], np.float32).reshape(-1, 4)
     masks = [rle_of_crop(np.ones((y1 - y0, x1 - x0), bool), y0, x0, SIZE) for x0, x1, _, y0, y1, _ in rows]
     scores, classes = (np.array([row[i] for row in rows]) for i in (2, 5))
-    return Result(boxes, scores.astype(np.float32), classes.astype(np.int32), masks, SIZE)
+    return Result(boxes, scores.astype(np.float32), classes.astype(np.int32), crops_of(masks), SIZE)
 
 
 def fused(*views, **options):

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from maskrcnn_jax.masks.crops import crops_of
 from maskrcnn_jax.masks.result import Result
 from maskrcnn_jax.masks.rle import rle_of_crop
 from maskrcnn_jax.prediction.tile_store import TileStore
@@ -13,7 +14,7 @@ IDENTITY = {"tile": 64, "size": (300, 200), "model": "a" * 64}
 def result(rng, count):
     masks = [rle_of_crop(rng.random((9, 7)) < 0.5, 5 * n, n, (300, 200)) for n in range(count)]
     boxes, scores = rng.random((count, 4)).astype(np.float32), rng.random(count).astype(np.float32)
-    return Result(boxes, scores, np.arange(count, dtype=np.int32), masks, (300, 200))
+    return Result(boxes, scores, np.arange(count, dtype=np.int32), crops_of(masks), (300, 200))
 
 
 def test_round_trip(tmp_path, rng):
