@@ -31,12 +31,13 @@ import tifffile
 from pycocotools import mask as coco
 
 from maskrcnn_jax.evaluation.coco import to_results
+from maskrcnn_jax.files import atomic
 from maskrcnn_jax.images.decoding import read_image
 from maskrcnn_jax.images.sources import open_source
 from maskrcnn_jax.interop.bundle import load_bundle
 from maskrcnn_jax.masks.pasting import paste
 from maskrcnn_jax.masks.result import Result
-from maskrcnn_jax.outputs.writers import atomic, write_coco_results
+from maskrcnn_jax.outputs.writers import write_coco_results
 from maskrcnn_jax.prediction.predictor import Predictor
 from maskrcnn_jax.prediction.tiling import predict_tiled, tile_grid
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from maskrcnn_jax.errors import UserError
 from maskrcnn_jax.files import require_regular
 
 MOST_DEPTH = 50  # COCO's annotations need 6, Detectron2's configurations 5
@@ -23,7 +24,7 @@ _MOST_KEY = 1024  # characters, as YAML allows a simple key
 _MOST_DIGITS = 400
 
 
-class DocumentError(ValueError):
+class DocumentError(UserError):
     """A JSON or YAML file cannot be used.
 
     Attributes:
@@ -93,7 +94,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(content) < len(pairs):
         seen: set[str] = set()
         twice = next(name for name, _ in pairs if name in seen or seen.add(name))
-        raise ValueError(f"an object has the field {twice[:100]!r} twice")
+        raise UserError(f"an object has the field {twice[:100]!r} twice")
     return content
 
 

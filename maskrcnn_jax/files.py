@@ -1,8 +1,24 @@
-"""Which paths may be opened: regular files alone, as pipes and devices may never answer or never end."""
+"""Files are written under a temporary name and renamed, so that none is ever half there; only regular ones are read.
 
+Pipes and devices may never answer or never end.
+"""
+
+from __future__ import annotations
+
+import contextlib
 import errno
+import json
+import math
 import os
 import stat
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+PathLike = str | os.PathLike[str]
 
 _KINDS = {
     stat.S_IFDIR: "a folder",
@@ -11,6 +27,38 @@ _KINDS = {
     stat.S_IFBLK: "a device",
     stat.S_IFSOCK: "a socket",
 }
+
+
+@contextlib.contextmanager
+def atomic(path: PathLike) -> Iterator[Path]:
+    """A temporary name in the folder of `path`, which is made; renamed to `path` on leaving.
+
+    If the block raises, the temporary file goes and `path` stays as it was.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        temporary.chmod(0o666 & ~_umask())  # mkstemp's files are for their owner's eyes only.
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: PathLike, value: Any) -> None:
+    """Nested mappings, sequences, numbers and NumPy values as indented JSON.
+
+    JSON knows neither NaN nor infinity: both become null.
+
+    Raises:
+      TypeError: a value has no form in JSON; nothing is written.
+    """
+    text = to_json(value, indent=2) + "\n"
+    with atomic(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def require_regular(path: str | os.PathLike) -> None:
@@ -23,3 +71,29 @@ def require_regular(path: str | os.PathLike) -> None:
     if not stat.S_ISREG(mode):
         kind = _KINDS.get(stat.S_IFMT(mode), "of an unknown kind")
         raise OSError(errno.EINVAL, f"it is {kind}, not a regular file", os.fspath(path))
+
+
+def to_json(value: Any, indent: int | None = None) -> str:
+    """The text of `write_json`, on one line where no indent is given."""
+    return json.dumps(_plain(value), indent=indent, allow_nan=False, ensure_ascii=False)
+
+
+def _plain(value: Any) -> Any:
+    """`value` as JSON has it."""
+    if isinstance(value, Mapping):
+        return {key: _plain(entry) for key, entry in value.items()}
+    if isinstance(value, np.ndarray | np.generic):
+        return _plain(value.tolist())
+    if isinstance(value, list | tuple):
+        return [_plain(entry) for entry in value]
+    if isinstance(value, bytes):  # the counts of pycocotools' run-length encodings
+        return value.decode("ascii")
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

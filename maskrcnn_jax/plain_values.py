@@ -14,6 +14,8 @@ import typing
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal, Self
 
+from maskrcnn_jax.errors import UserError
+
 _SCALARS = {bool: "True or False", int: "a whole number", float: "a number", str: "text", dict: "a mapping"}
 # Values in messages: a list of any length, nested as it may be, stays readable.
 _SHORT = reprlib.Repr()
@@ -21,7 +23,7 @@ _SHORT.maxtuple = _SHORT.maxlist = _SHORT.maxdict = 12
 _SHORT.maxstring = _SHORT.maxother = 200
 
 
-class FieldError(ValueError):
+class FieldError(UserError):
     """Values that a dataclass cannot have; `faults` has one line for each, which begins with its field."""
 
     def __init__(self, kind: str, faults: list[str]):

@@ -16,7 +16,8 @@ from maskrcnn_jax.data.anchor_fit import anchor_grids
 from maskrcnn_jax.data.check import survey
 from maskrcnn_jax.data.check_report import fault_lines, summary_lines, write_histograms
 from maskrcnn_jax.data.readers.formats import FORMATS, list_entries
-from maskrcnn_jax.outputs.writers import atomic
+from maskrcnn_jax.errors import UserError
+from maskrcnn_jax.files import atomic
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -76,11 +77,11 @@ def _model(path: str) -> MaskRCNNConfig:
     """The model of a config file; what follows a colon is the argument of its `get_config`."""
     file, _, variant = path.partition(":")
     if not Path(file).is_file():
-        raise ValueError(f"--config: {file} is no file; give one as those in configs/")
+        raise UserError(f"--config: {file} is no file; give one as those in configs/")
     try:
         get_config = runpy.run_path(file)["get_config"]
     except (SyntaxError, KeyError) as error:
-        raise ValueError(f"--config: {file} is no Python file with a get_config()") from error
+        raise UserError(f"--config: {file} is no Python file with a get_config()") from error
     return MaskRCNNConfig.from_dict(get_config(*([variant] if variant else [])).model.to_dict())
 
 

@@ -3,6 +3,8 @@
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
+from maskrcnn_jax.errors import UserError
+
 
 def add_arguments(parser: ArgumentParser) -> None:
     """The command's options."""
@@ -20,11 +22,11 @@ def run(arguments: Namespace) -> None:
     """Converts, and prints what came of it.
 
     Raises:
-      ValueError: the output is there already, or the input cannot be read; the message says what to do.
+      UserError: the output is there already, or the input cannot be read; the message says what to do.
     """
     out = arguments.out
     if out.exists() and not arguments.overwrite:
-        raise ValueError(f"{out} exists already: choose another folder or give --overwrite")
+        raise UserError(f"{out} exists already: choose another folder or give --overwrite")
     from maskrcnn_jax.interop import bundle, detectron2
     from maskrcnn_jax.interop.trees import flatten
 

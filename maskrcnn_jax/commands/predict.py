@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from maskrcnn_jax.errors import UserError
 from maskrcnn_jax.zoo import DEFAULT
 
 if TYPE_CHECKING:  # What is slow to import is imported where it is used.
@@ -81,7 +82,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Predicts and writes; the exit code is 1 if an image failed, which is told on stderr.
 
     Raises:
-      ValueError, OSError: nothing can be done at all; the message says why.
+      UserError, OSError: nothing can be done at all; the message says why.
     """
     from maskrcnn_jax.images.inputs import find_images, read_ids
     from maskrcnn_jax.interop.bundle import load_bundle
@@ -94,7 +95,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     images, faults = find_images(arguments.paths)
     if not images:
-        raise ValueError("there is nothing to predict\n  " + "\n  ".join(faults))
+        raise UserError("there is nothing to predict\n  " + "\n  ".join(faults))
     ids = read_ids(arguments.ids) if arguments.ids else None
     jobs = _jobs(images, ids)
     config, params = load_bundle(arguments.bundle) if arguments.bundle else load_model(_model(arguments))
@@ -225,12 +226,12 @@ def _image_ids(images: Sequence[Path], ids: Ids | None) -> list[int]:
         return list(range(1, len(images) + 1))
     unknown = [str(image) for image in images if image.name not in ids.images]
     if unknown:
-        raise ValueError("--ids has no id for these images:\n  " + "\n  ".join(unknown))
+        raise UserError("--ids has no id for these images:\n  " + "\n  ".join(unknown))
     numbers = [ids.images[image.name] for image in images]
     count = Counter(numbers)
     twice = [str(image) for image, number in zip(images, numbers, strict=True) if count[number] > 1]
     if twice:
-        raise ValueError("--ids gives these images one id:\n  " + "\n  ".join(twice))
+        raise UserError("--ids gives these images one id:\n  " + "\n  ".join(twice))
     return numbers
 
 
@@ -252,7 +253,7 @@ def _categories(count: int, given: str | None, ids: Ids | None) -> dict[int, str
         names = ["nucleus"] if count == 1 else [f"class_{k + 1}" for k in range(count)]
         categories = dict(enumerate(names, 1))
     if len(categories) != count:
-        raise ValueError(
+        raise UserError(
             f"the model has {count} class{'es' if count > 1 else ''}, not {len(categories)} "
             f"({', '.join(categories.values())}): name each with --classes"
         )

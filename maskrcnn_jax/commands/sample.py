@@ -6,6 +6,8 @@ import argparse
 import tempfile
 from pathlib import Path
 
+from maskrcnn_jax.errors import UserError
+
 _SLIDE_SUFFIXES = (".tif", ".tiff")
 
 
@@ -34,11 +36,11 @@ def run(arguments: argparse.Namespace) -> None:
     """Draws, and prints what was written.
 
     Raises:
-      ValueError: the output is there already.
+      UserError: the output is there already.
     """
     out = arguments.out
     if out.exists():
-        raise ValueError(f"{out} exists already: choose another name or delete it")
+        raise UserError(f"{out} exists already: choose another name or delete it")
     if arguments.real:
         _copy_real(out)
         print(f"{out}: two images of 2018's Data Science Bowl (CC0), in the format labels")
@@ -90,7 +92,7 @@ def _write_slide(path: Path, size: int, seed: int) -> None:
     from PIL import Image
 
     from maskrcnn_jax.data.synthetic import draw_records
-    from maskrcnn_jax.outputs.writers import atomic
+    from maskrcnn_jax.files import atomic
 
     tissue = max(size * 2 // 3, 1)
     (record,) = draw_records(1, seed=seed, size=tissue, nuclei=_nuclei(tissue))

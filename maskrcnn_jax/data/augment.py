@@ -17,6 +17,7 @@ from jaxtyping import Int
 from maskrcnn_jax.data import colour, degrade
 from maskrcnn_jax.data.affine import random_affine
 from maskrcnn_jax.data.colour import Image, Layers, Seed
+from maskrcnn_jax.errors import UserError
 from maskrcnn_jax.plain_values import nearest
 
 Augmentation = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
@@ -120,7 +121,7 @@ def compose(specs: Sequence[Mapping[str, Any]]) -> Augmentation:
       specs: mappings with the op's name under "op" and its arguments under theirs.
 
     Raises:
-      ValueError: lists every op and argument that is unknown, missing or out of range.
+      UserError: lists every op and argument that is unknown, missing or out of range.
     """
     require_ops(specs)
     steps = [(OPS[spec["op"]], {k: v for k, v in spec.items() if k != "op"}) for spec in specs]
@@ -137,7 +138,7 @@ def require_ops(specs: Sequence[Mapping[str, Any]]) -> None:
     """Raises as `compose`, before there is any image."""
     faults = [f"augment[{i}]: {fault}" for i, spec in enumerate(specs) for fault in _spec_faults(spec)]
     if faults:
-        raise ValueError("these augmentations cannot run:\n  " + "\n  ".join(faults))
+        raise UserError("these augmentations cannot run:\n  " + "\n  ".join(faults))
 
 
 def crop(

@@ -20,6 +20,7 @@ from PIL import Image
 
 from maskrcnn_jax.data.entries import Entry, Progress, readings
 from maskrcnn_jax.data.records import DataError, Record
+from maskrcnn_jax.errors import UserError
 
 NAME = "instance_records"  # what `tfds.load` calls a prepared set
 
@@ -120,7 +121,7 @@ def prepare(
 
     Raises:
       DataError: lists every fault of the data set; nothing is written then.
-      ValueError: the folder holds other images than these.
+      UserError: the folder holds other images than these.
     """
     root = Path(folder).expanduser()
     root.mkdir(parents=True, exist_ok=True)
@@ -139,7 +140,7 @@ def _prepare(root: Path, splits, categories, progress) -> Path:
         with contextlib.redirect_stdout(io.StringIO()):
             builder.download_and_prepare()
     elif builder.info.metadata["source"] != _fingerprint(splits):
-        raise ValueError(f"{target} holds other images than asked for: delete it, or choose another folder")
+        raise UserError(f"{target} holds other images than asked for: delete it, or choose another folder")
     return target
 
 

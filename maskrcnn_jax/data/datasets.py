@@ -14,6 +14,7 @@ from maskrcnn_jax.data.readers.formats import list_entries
 from maskrcnn_jax.data.records import DataError, Record, encode_layers
 from maskrcnn_jax.data.synthetic import draw_records
 from maskrcnn_jax.documents import DocumentError, read_json
+from maskrcnn_jax.errors import UserError
 from maskrcnn_jax.experiment import DataConfig
 from maskrcnn_jax.images.decoding import read_image
 
@@ -36,11 +37,11 @@ def load_split(data: DataConfig, split: str, *, progress: Progress | None = None
       progress: called with the number of images done and of all.
 
     Raises:
-      ValueError: an unknown format or split, or a split that this config does not have.
+      UserError: an unknown format or split, or a split that this config does not have.
       DataError: lists every fault of the data set.
     """
     if split not in ("train", "validation", "test"):
-        raise ValueError(f"unknown split {split!r}: choose train, validation or test")
+        raise UserError(f"unknown split {split!r}: choose train, validation or test")
     if split == "test":
         return _test_records(data, progress)
     if data.format == "synthetic":
@@ -55,12 +56,12 @@ def class_names(data: DataConfig, num_classes: int) -> tuple[str, ...]:
     """The name of each class of the data set.
 
     Raises:
-      ValueError: a model of `num_classes` classes does not suit it, or the validation set has other classes;
+      UserError: a model of `num_classes` classes does not suit it, or the validation set has other classes;
         or as `load_split`.
     """
     names = ("nucleus",) if data.format == "synthetic" else _common_categories(data)
     if len(names) != num_classes:
-        raise ValueError(
+        raise UserError(
             f"model.num_classes is {num_classes}, but the data has {len(names)} ({', '.join(names[:5])}"
             f"{', ...' * (len(names) > 5)}): set model.num_classes to {len(names)}"
         )
@@ -84,7 +85,7 @@ def _common_categories(data: DataConfig) -> tuple[str, ...]:
     paths = [path for path in (data.path, data.validation_path) if path] or [data.path]
     names, *others = [_listing(data, path).categories for path in paths]
     if others and others[0] != names:
-        raise ValueError(
+        raise UserError(
             f"data.validation_path has the categories {', '.join(others[0])}, "
             f"data.path {', '.join(names)}: list the same in both files, in one order of their ids"
         )
@@ -99,14 +100,14 @@ def _split_listing(data: DataConfig, split: str) -> Listing:
         return listing
     held_out, count = data.validation_images, len(listing.entries)
     if not 0 <= held_out < count:
-        raise ValueError(f"data.validation_images is {held_out}, but {path} has {count} images")
+        raise UserError(f"data.validation_images is {held_out}, but {path} has {count} images")
     cut = slice(count - held_out) if split == "train" else slice(count - held_out, None)
     return listing._replace(entries=listing.entries[cut])
 
 
 def _listing(data: DataConfig, path: str) -> Listing:
     if not path or not Path(path).exists():
-        raise ValueError(f"the data folder {path} does not exist: set data.path to where the data set is")
+        raise UserError(f"the data folder {path} does not exist: set data.path to where the data set is")
     listing = list_entries(data.format, path, images=data.images or None)
     if listing.faults:
         raise DataError(listing.faults)
@@ -129,21 +130,21 @@ def _prepared_records(data: DataConfig, split: str, progress: Progress | None) -
 def _test_records(data: DataConfig, progress: Progress | None) -> list[Record]:
     """Images without ground truth, with the ids that their results must carry."""
     if not data.test_images:
-        raise ValueError("this config has no test split: set data.test_images and data.test_ids")
+        raise UserError("this config has no test split: set data.test_images and data.test_ids")
     folder, ids = Path(data.test_images), Path(data.test_ids)
     for field, path in (("test_images", folder), ("test_ids", ids)):
         if not path.exists():
-            raise ValueError(f"data.{field}: {path} does not exist")
+            raise UserError(f"data.{field}: {path} does not exist")
     try:
         names = [(int(entry["id"]), str(entry["file_name"])) for entry in read_json(ids)]
     except DocumentError as error:
-        raise ValueError(f"data.test_ids: {error}") from error
+        raise UserError(f"data.test_ids: {error}") from error
     except (ValueError, LookupError, TypeError, OverflowError) as error:
         wanted = "a JSON list of objects with `id`, a number, and `file_name`"
-        raise ValueError(f"data.test_ids: {ids} is not {wanted} ({error!r})") from error
+        raise UserError(f"data.test_ids: {ids} is not {wanted} ({error!r})") from error
     twice = sorted(number for number, count in Counter(number for number, _ in names).items() if count > 1)
     if twice:
-        raise ValueError(f"data.test_ids: {ids} gives {twice} to several images: each needs its own id")
+        raise UserError(f"data.test_ids: {ids} gives {twice} to several images: each needs its own id")
     entries = [
         Entry(number, Path(name).stem, str(folder / name), partial(_read_unlabelled, number, folder / name))
         for number, name in names

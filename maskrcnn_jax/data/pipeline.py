@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float32, Int, Shaped, UInt16
 
 from maskrcnn_jax.data.augment import Augmentation, compose
 from maskrcnn_jax.data.records import Record
+from maskrcnn_jax.errors import UserError
 from maskrcnn_jax.structures import Batch
 
 # From a record's index to its image, layers, classes, crowd, and the layer of each instance.
@@ -58,7 +59,7 @@ def batches(
       Batches of NumPy arrays; `Batch.index` is the position in `records`.
 
     Raises:
-      ValueError: there are no records, the batch cannot be shared out, an augmentation is unknown, or,
+      UserError: there are no records, the batch cannot be shared out, an augmentation is unknown, or,
         once it comes up, an image is larger than the canvas.
     """
     _require(len(records) > 0, "there are no records to make batches of: check the data set's path and split")
@@ -166,7 +167,7 @@ def make_deck(names: Sequence[str], shares: Mapping[str, float]) -> Int[np.ndarr
     as often as their kind's share asks, rounded: shares hold to an eighth of themselves at worst.
 
     Raises:
-      ValueError: a name belongs to no kind or to several, or a kind has no names.
+      UserError: a name belongs to no kind or to several, or a kind has no names.
     """
     kinds = [[kind for kind in shares if name.startswith(kind)] for name in names]
     wrong = [name for name, found in zip(names, kinds, strict=True) if len(found) != 1]
@@ -267,7 +268,7 @@ def _checked(
         for batch in dataset.as_numpy_iterator():
             for index, size in zip(batch.index, batch.sizes, strict=True):
                 if (size > canvas).any():
-                    raise ValueError(_misfit(records[index].name, size, canvas))
+                    raise UserError(_misfit(records[index].name, size, canvas))
             yield batch
     except tf.errors.OpError:
         if failures:
@@ -283,4 +284,4 @@ def _misfit(name: str, size: Sequence[int], canvas: tuple[int, int]) -> str:
 
 def _require(condition: bool, message: str) -> None:
     if not condition:
-        raise ValueError(message)
+        raise UserError(message)

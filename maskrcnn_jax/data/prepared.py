@@ -15,6 +15,7 @@ from PIL import Image
 
 from maskrcnn_jax.data.builder import checksum
 from maskrcnn_jax.data.records import DataError, Fault, Record
+from maskrcnn_jax.errors import UserError
 from maskrcnn_jax.images.decoding import UNREADABLE, decode_image
 
 # A TFRecord: length, checksum of the length, content, checksum of the content.
@@ -35,12 +36,12 @@ class PreparedRecords(Sequence):
           split: which part.
 
         Raises:
-          ValueError: there are no shards, or no such split.
+          UserError: there are no shards, or no such split.
           DataError: a shard is shorter than its last record.
         """
         info = _info(Path(folder))
         if split not in info.splits:
-            raise ValueError(f"{folder} has no split {split!r}, only {', '.join(info.splits)}")
+            raise UserError(f"{folder} has no split {split!r}, only {', '.join(info.splits)}")
         self.depth: int = info.metadata["depth"][split]
         self.categories = tuple(info.metadata["categories"])
         paths = [Path(path) for path in info.splits[split].filepaths]
@@ -90,14 +91,14 @@ def _scan(path: Path) -> Iterator[tuple[int, int]]:
 
 def _info(folder: Path) -> tfds.core.DatasetInfo:
     if not (folder / "dataset_info.json").is_file():
-        raise ValueError(f"{folder} holds no prepared data set")
+        raise UserError(f"{folder} holds no prepared data set")
     return tfds.builder_from_directory(folder).info
 
 
 def _record(fields) -> Record:
     image, layers = fields["image"].bytes_list.value[0], list(fields["layers"].bytes_list.value)
     if checksum(image, layers) != fields["checksum"].int64_list.value[0]:
-        raise ValueError("its checksum is another one")
+        raise UserError("its checksum is another one")
     return Record(
         fields["image_id"].int64_list.value[0],
         fields["name"].bytes_list.value[0].decode(),

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float32, Int32, UInt8, UInt16
 
+from maskrcnn_jax.errors import UserError
 from maskrcnn_jax.masks.crops import Crop
 
 MAX_INSTANCES = np.iinfo(np.uint16).max  # of one record: a layer's values are uint16 and 0 is background
@@ -26,7 +27,7 @@ class Fault(NamedTuple):
         return f"{self.where}: {self.what}; {self.remedy}"
 
 
-class DataError(ValueError):
+class DataError(UserError):
     """All faults of an input at once; `faults` holds them one by one."""
 
     def __init__(self, faults: Sequence[Fault]):

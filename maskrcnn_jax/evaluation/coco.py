@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pycocotools import mask as rle
 
+from maskrcnn_jax.errors import UserError
 from maskrcnn_jax.evaluation.matching import Kind, Row, match
 from maskrcnn_jax.masks.crops import crops_of
 from maskrcnn_jax.masks.result import Result
@@ -49,7 +50,7 @@ def average_precision(
       results they are 0, without ground truth (of that area) NaN.
 
     Raises:
-      ValueError: lists the rows' unknown images and categories and missing fields, or an odd limit.
+      UserError: lists the rows' unknown images and categories and missing fields, or an odd limit.
     """
     evaluation = match(ground_truth, results, kind=kind, max_dets=max_dets)
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools reports its progress by print.
@@ -79,7 +80,7 @@ def to_coco(records: Iterable[Record], categories: Categories = ("nucleus",)) ->
       XYWH box in pixels. Annotation ids count from 1, in the order of the instances.
 
     Raises:
-      ValueError: lists the records with classes out of range, and the image ids that occur twice.
+      UserError: lists the records with classes out of range, and the image ids that occur twice.
     """
     images, annotations, faults = [], [], []
     ids = _ids(categories)
@@ -96,7 +97,7 @@ def to_coco(records: Iterable[Record], categories: Categories = ("nucleus",)) ->
         rows = _annotations(record, ids)
         annotations += [{"id": len(annotations) + n + 1} | row for n, row in enumerate(rows)]
     if faults:
-        raise ValueError("these records are no ground truth:\n  " + "\n  ".join(faults))
+        raise UserError("these records are no ground truth:\n  " + "\n  ".join(faults))
     names = categories.values() if isinstance(categories, Mapping) else categories
     names = [{"id": k, "name": name} for k, name in zip(ids, names, strict=True)]
     return {"images": images, "categories": names, "annotations": annotations}

@@ -88,7 +88,7 @@ def curves(
       thresholds: of the IoU.
 
     Raises:
-      ValueError: as `average_precision`.
+      UserError: as `average_precision`.
     """
     evaluation = match(
         ground_truth, results, kind=kind, max_dets=[limit], thresholds=thresholds, by_area=False

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import UInt8
 
+from maskrcnn_jax.errors import UserError
 from maskrcnn_jax.evaluation.coco import Categories, average_precision, to_coco, to_results
 from maskrcnn_jax.evaluation.curves import Curves, curves
 from maskrcnn_jax.evaluation.nuclei import averages, summarize, tally_results
@@ -81,10 +82,10 @@ def evaluate(
       progress: called with the number of images done and of all, after each image.
 
     Raises:
-      ValueError: there are no records, a result's size is not its image's, or the ground truth is faulty.
+      UserError: there are no records, a result's size is not its image's, or the ground truth is faulty.
     """
     if not len(records):
-        raise ValueError("there are no images to evaluate: does this split have any?")
+        raise UserError("there are no images to evaluate: does this split have any?")
     ground_truth = to_coco(records, categories)
     results, seconds = [], []
     for record in records:
@@ -92,7 +93,7 @@ def evaluate(
         result = predict(record.image)
         seconds.append(time.perf_counter() - start)
         if tuple(result.size) != record.image.shape[:2]:
-            raise ValueError(
+            raise UserError(
                 f"{record.name}: the result is for an image of {tuple(result.size)} pixels, "
                 f"the image has {record.image.shape[:2]}"
             )
@@ -122,10 +123,10 @@ def score(
         is then left out.
 
     Raises:
-      ValueError: there are no images; or as `average_precision`.
+      UserError: there are no images; or as `average_precision`.
     """
     if not ground_truth["images"]:
-        raise ValueError("there are no images to evaluate: does this split have any?")
+        raise UserError("there are no images to evaluate: does this split have any?")
     metrics, found = {}, None
     if have_scores:
         for kind in ("bbox", "segm"):

@@ -16,6 +16,7 @@ from maskrcnn_jax.data.readers.coco_masks import crop_of_segmentation
 from maskrcnn_jax.data.readers.label_images import IMAGE_ENDINGS, LABEL_ENDINGS
 from maskrcnn_jax.data.records import DataError, Fault
 from maskrcnn_jax.documents import DATA_SET, DocumentError, read_json
+from maskrcnn_jax.errors import UserError
 from maskrcnn_jax.images.decoding import LABEL_SUFFIXES, image_files, read_labels
 from maskrcnn_jax.masks.rle import rle_of_crop, rles_of_labels
 
@@ -49,12 +50,12 @@ def read_results(path: Path, ground_truth: dict[str, Any]) -> ForeignResults:
       ground_truth: its `file_name`s are the names that label images go by.
 
     Raises:
-      ValueError: there are no images.
+      UserError: there are no images.
       DataError: lists every fault: rows and files that cannot be read, unknown ids, other sizes, images
         without a label image.
     """
     if not ground_truth["images"]:
-        raise ValueError("there are no images to evaluate: does this split have any?")
+        raise UserError("there are no images to evaluate: does this split have any?")
     if path.is_dir():
         return _read_label_images(path, ground_truth["images"])
     if not path.is_file():

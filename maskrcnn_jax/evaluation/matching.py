@@ -12,6 +12,8 @@ from pycocotools import mask as rle
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from maskrcnn_jax.errors import UserError
+
 Kind = Literal["bbox", "segm"]
 Row = dict[str, Any]
 
@@ -41,7 +43,7 @@ def match(
       An evaluation whose `evalImgs` are filled, ready for `accumulate`.
 
     Raises:
-      ValueError: lists the rows' unknown images and categories and missing fields, or an odd limit.
+      UserError: lists the rows' unknown images and categories and missing fields, or an odd limit.
     """
     _check(ground_truth, results, kind, max_dets)
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools reports its progress by print.
@@ -139,7 +141,7 @@ def _check(ground_truth: dict[str, Any], results: Sequence[Row], kind: Kind, max
         if missing:
             faults.append(f"{len(missing)} rows have no {field!r}, the first is row {missing[0]}")
     if faults:
-        raise ValueError("these results cannot be evaluated:\n  " + "\n  ".join(faults))
+        raise UserError("these results cannot be evaluated:\n  " + "\n  ".join(faults))
 
 
 def _detection(row: Row, kind: Kind) -> Row:

@@ -16,6 +16,7 @@ from jaxtyping import Float, Int
 from pycocotools import mask as coco
 from scipy.optimize import linear_sum_assignment
 
+from maskrcnn_jax.errors import UserError
 from maskrcnn_jax.masks.rle import RLE, rles_of_labels
 
 F1_THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)
@@ -69,12 +70,12 @@ def tally(ground_truth: Instances, predictions: Instances) -> Tally:
         without pixels do not count.
 
     Raises:
-      ValueError: the two have different image sizes.
+      UserError: the two have different image sizes.
     """
     truth, found = _codes(ground_truth), _codes(predictions)
     sizes = {tuple(code["size"]) for code in truth + found}
     if len(sizes) > 1:
-        raise ValueError(f"instances to be compared have different image sizes: {sorted(sizes)}")
+        raise UserError(f"instances to be compared have different image sizes: {sorted(sizes)}")
     overlaps = _overlaps(truth, found)
     matches = [_assign(overlaps, threshold) for threshold in F1_THRESHOLDS]
     return Tally(

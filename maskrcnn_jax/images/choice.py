@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import Shaped
 
+from maskrcnn_jax.errors import UserError
+
 _ACROSS = {"max": np.maximum, "mean": np.add}  # how several planes become one
 
 
-class ChoiceError(ValueError):
+class ChoiceError(UserError):
     """A file holds more than one image and none is chosen, or what is chosen is not there."""
 
     def __init__(self, what: str, remedy: str):
@@ -41,14 +43,14 @@ class Choice:
         """From what people write: `2` or `0,1,2`, `2`, `max` or `mean`, `2`; empty for no choice.
 
         Raises:
-          ValueError: it is something else.
+          UserError: it is something else.
         """
         if channel and not re.fullmatch(r"\d{1,6}(,\d{1,6},\d{1,6})?", channel.replace(" ", "")):
-            raise ValueError(f"channel {channel!r} is neither a number from 0 nor three, as 0,1,2")
+            raise UserError(f"channel {channel!r} is neither a number from 0 nor three, as 0,1,2")
         if plane and plane not in _ACROSS and not re.fullmatch(r"\d{1,9}", plane):
-            raise ValueError(f"plane {plane!r} is neither a number from 0 nor max nor mean")
+            raise UserError(f"plane {plane!r} is neither a number from 0 nor max nor mean")
         if series and not re.fullmatch(r"\d{1,6}", series):
-            raise ValueError(f"series {series!r} is no number from 0")
+            raise UserError(f"series {series!r} is no number from 0")
         return cls(
             tuple(map(int, channel.split(","))) if channel else None,
             plane if plane in _ACROSS else int(plane) if plane else None,

@@ -12,6 +12,7 @@ from jaxtyping import Int, UInt8
 from PIL import Image, ImageOps
 
 from maskrcnn_jax.data.records import DataError, Fault
+from maskrcnn_jax.errors import UserError
 from maskrcnn_jax.files import require_regular
 from maskrcnn_jax.images.choice import ALL, Choice, ChoiceError
 from maskrcnn_jax.images.pixels import as_rgb
@@ -133,20 +134,20 @@ def _rgb_of_file(file: Path | io.BytesIO) -> UInt8[np.ndarray, "H W 3"]:
         if image.mode.startswith("I;16"):
             return as_rgb(np.asarray(image))
         if image.mode not in _RGB_MODES:
-            raise ValueError(f"its pixels are {image.mode!r}, which has no fixed range")
+            raise UserError(f"its pixels are {image.mode!r}, which has no fixed range")
         return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
 
 
 def require_one_page(image: Image.Image) -> None:
     """Raises ValueError where an open file holds a stack: Pillow would show its first page."""
     if getattr(image, "n_frames", 1) > 1:
-        raise ValueError(f"it holds {image.n_frames} pages, expected one")
+        raise UserError(f"it holds {image.n_frames} pages, expected one")
 
 
 def _npy_array(path: Path) -> np.ndarray:
     with path.open("rb") as file:
         if file.read(6) != b"\x93NUMPY" and path.stat().st_size:
-            raise ValueError("it is no array; a pickle is never opened")  # np.load would offer to
+            raise UserError("it is no array; a pickle is never opened")  # np.load would offer to
     return np.load(path, allow_pickle=False)
 
 
@@ -161,5 +162,5 @@ def _pillow_reads_exactly(path: Path) -> bool:
 def _tiff_page(path: Path) -> np.ndarray:
     with tifffile.TiffFile(path) as file:
         if len(file.pages) > 1:
-            raise ValueError(f"it holds {len(file.pages)} pages, expected one")
+            raise UserError(f"it holds {len(file.pages)} pages, expected one")
         return file.pages[0].asarray()

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from maskrcnn_jax.documents import DATA_SET, DocumentError, read_json
+from maskrcnn_jax.errors import UserError
 from maskrcnn_jax.images.decoding import IMAGE_SUFFIXES, image_files
 from maskrcnn_jax.images.sources import SLIDE_SUFFIXES
 
@@ -60,7 +61,7 @@ def unique_names(images: Sequence[Path]) -> list[str]:
     differ in their type alone keep it. Case does not count, as some file systems know none.
 
     Raises:
-      ValueError: two images cannot be told apart that way.
+      UserError: two images cannot be told apart that way.
     """
     groups = defaultdict(list)
     for image in images:
@@ -70,7 +71,7 @@ def unique_names(images: Sequence[Path]) -> list[str]:
         names |= next(filter(_all_differ, _ways_to_name(group)))
     if not _all_differ(names):
         lines = sorted(f"{name}: {image}" for image, name in names.items())
-        raise ValueError("these images' results would have the same names:\n  " + "\n  ".join(lines))
+        raise UserError("these images' results would have the same names:\n  " + "\n  ".join(lines))
     return [names[image] for image in images]
 
 
@@ -105,7 +106,7 @@ def read_ids(path: Path) -> Ids:
     """From a COCO data set, or the JSON list of its images.
 
     Raises:
-      ValueError: the file is neither; or two images of one file name have different ids.
+      UserError: the file is neither; or two images of one file name have different ids.
     """
     try:
         content = read_json(path, most_bytes=DATA_SET)
@@ -118,9 +119,9 @@ def read_ids(path: Path) -> Ids:
         raise
     except (ValueError, LookupError, TypeError, OverflowError) as error:
         wanted = "neither a COCO data set nor a JSON list of images with `id` and `file_name`"
-        raise ValueError(f"{path} is {wanted} ({error!r})") from error
+        raise UserError(f"{path} is {wanted} ({error!r})") from error
     images = dict(pairs)
     twice = sorted({name for name, number in pairs if images[name] != number})
     if twice:
-        raise ValueError(f"{path} has several images called {', '.join(twice)}: their names must differ")
+        raise UserError(f"{path} has several images called {', '.join(twice)}: their names must differ")
     return Ids(images, categories)

@@ -16,6 +16,7 @@ from jaxtyping import Shaped, UInt8
 from PIL import Image
 
 from maskrcnn_jax.data.records import DataError, Fault
+from maskrcnn_jax.errors import UserError
 from maskrcnn_jax.files import require_regular
 from maskrcnn_jax.images.choice import ALL, Choice
 from maskrcnn_jax.images.decoding import UNREADABLE, read_image, unreadable
@@ -41,12 +42,12 @@ class ImageSource:
         """The pixels of a window as RGB.
 
         Raises:
-          ValueError: the window has no pixels or leaves the image.
+          UserError: the window has no pixels or leaves the image.
           DataError: the file is damaged there.
         """
         inside = 0 <= top < top + height <= self.size[0] and 0 <= left < left + width <= self.size[1]
         if not inside:
-            raise ValueError(
+            raise UserError(
                 f"rows {top}:{top + height}, columns {left}:{left + width} are not inside an image of "
                 f"{self.size[0]} x {self.size[1]} pixels"
             )
@@ -76,7 +77,7 @@ def open_source(
       choice: what to read of a file with several series, planes or channels.
 
     Raises:
-      ValueError: the array is no image.
+      UserError: the array is no image.
       DataError: names the file that cannot be read and says why, or which package it needs.
     """
     if isinstance(image, str | os.PathLike):
@@ -89,7 +90,7 @@ def open_source(
                 return large
         return _ArraySource(read_image(path, choice), _file_fingerprint(path, choice))
     if fault := fault_of(image):
-        raise ValueError(f"this image cannot be read: {fault}")
+        raise UserError(f"this image cannot be read: {fault}")
     return _ArraySource(image)
 
 
@@ -146,7 +147,7 @@ class _SlideSource(ImageSource):
         try:
             self._slide = openslide.OpenSlide(path)
         except openslide.OpenSlideError as error:
-            raise ValueError(f"OpenSlide says: {error}") from error
+            raise UserError(f"OpenSlide says: {error}") from error
         width, height = self._slide.dimensions
         colour = self._slide.properties.get(openslide.PROPERTY_NAME_BACKGROUND_COLOR, "ffffff")
         self.size = (height, width)
@@ -162,7 +163,7 @@ class _SlideSource(ImageSource):
             try:
                 region = self._slide.read_region((left, top), 0, (width, height))
             except OpenSlideError as error:
-                raise ValueError(f"OpenSlide says: {error}") from error
+                raise UserError(f"OpenSlide says: {error}") from error
         canvas = Image.new("RGB", region.size, self._background)
         canvas.paste(region, mask=region.getchannel("A"))
         return self._choice.of_plain(np.asarray(canvas))

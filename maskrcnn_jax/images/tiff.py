@@ -12,6 +12,7 @@ import numpy as np
 import tifffile
 from jaxtyping import Shaped, UInt8
 
+from maskrcnn_jax.errors import UserError
 from maskrcnn_jax.images.choice import ALL, Choice, ChoiceError, View
 from maskrcnn_jax.images.levels import Levels, has_range, percentiles, tell_once
 from maskrcnn_jax.images.pixels import as_rgb
@@ -180,7 +181,7 @@ class _Pages:
             if number is None:
                 values = self._series.asarray(level=0).reshape(self.shape)
             elif (page := self._series.pages[number]) is None:
-                raise ValueError(f"its page {number} is missing, or in another file")
+                raise UserError(f"its page {number} is missing, or in another file")
             else:
                 values = page.asarray().reshape(self._series.keyframe.shape)
             self._last = (number, values)

@@ -21,6 +21,7 @@ from safetensors.numpy import load_file, save_file
 import maskrcnn_jax
 from maskrcnn_jax.config import MaskRCNNConfig
 from maskrcnn_jax.documents import DocumentError, read_json
+from maskrcnn_jax.errors import UserError
 from maskrcnn_jax.interop.trees import (
     Flat,
     Tree,
@@ -39,7 +40,7 @@ WEIGHTS_FILE = "model.safetensors"
 _DEFAULTS = {"about": {}}  # of fields that version 1 did not have
 
 
-class BundleError(ValueError):
+class BundleError(UserError):
     """A bundle cannot be read or written; the message says which file, what is wrong and what to do."""
 
 

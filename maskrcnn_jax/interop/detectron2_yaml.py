@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from maskrcnn_jax import documents
+from maskrcnn_jax.errors import UserError
 from maskrcnn_jax.plain_values import nearest
 
 VERSION = 2
@@ -115,7 +116,7 @@ _MOST_FILES = 100
 _MOST_LISTED = 20
 
 
-class Detectron2Error(ValueError):
+class Detectron2Error(UserError):
     """A Detectron2 file cannot be used; the message says which, names every fault, and what to do."""
 
 

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 from maskrcnn_jax.config import MaskRCNNConfig
+from maskrcnn_jax.errors import UserError
 from maskrcnn_jax.interop import detectron2, msra
 from maskrcnn_jax.interop.backbone_init import Report, initialize_layers
 from maskrcnn_jax.interop.bundle import load_bundle
@@ -23,11 +24,11 @@ def initialize_from(path: str | os.PathLike, config: MaskRCNNConfig, params: Tre
       The parameters, and a report of what was loaded and what was not.
 
     Raises:
-      ValueError: there is no such file, it is damaged, or it does not suit the model.
+      UserError: there is no such file, it is damaged, or it does not suit the model.
     """
     path = Path(path)
     if not path.exists():
-        raise ValueError(
+        raise UserError(
             f"init_from: {path} does not exist; check the path, or set it to '' for fresh weights"
         )
     if path.is_dir():
@@ -36,7 +37,7 @@ def initialize_from(path: str | os.PathLike, config: MaskRCNNConfig, params: Tre
         return msra.initialize_from(path, config, params)
     if path.suffix in (".pkl", ".pth"):
         return detectron2.initialize_from(path, config, params)
-    raise ValueError(
+    raise UserError(
         f"init_from: {path} is none of an MSRA backbone archive (.npz), a Detectron2 file (.pkl or .pth) "
         "and a bundle (a folder)"
     )
@@ -51,7 +52,7 @@ def _from_bundle(folder: Path, config: MaskRCNNConfig, params: Tree) -> tuple[Tr
     ]
     if faults:
         title = f"init_from: {folder} was trained for another input or backbone; change these fields:"
-        raise ValueError("\n  ".join([title, *faults]))
+        raise UserError("\n  ".join([title, *faults]))
     return initialize_layers(params, flatten(tree))
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from maskrcnn_jax.config import BLOCKS, MaskRCNNConfig
+from maskrcnn_jax.errors import UserError
 from maskrcnn_jax.interop.backbone_init import Report, initialize
 from maskrcnn_jax.interop.trees import Flat, Tree, non_finite
 
@@ -40,7 +41,7 @@ def initialize_from(path: str | os.PathLike, config: MaskRCNNConfig, params: Tre
     """Initialises the backbone of `params` from an MSRA archive.
 
     Raises:
-      ValueError: the file is unreadable, or made for another input or another place of the stride.
+      UserError: the file is unreadable, or made for another input or another place of the stride.
     """
     faults = []
     if config.backbone.depth not in (50, 101, 152):
@@ -53,7 +54,7 @@ def initialize_from(path: str | os.PathLike, config: MaskRCNNConfig, params: Tre
     if not config.backbone.stride_in_1x1:
         faults.append("backbone.stride_in_1x1 is off; MSRA weights were trained with it on")
     if faults:
-        raise ValueError("\n  ".join([f"{path} does not suit this config; change these fields:", *faults]))
+        raise UserError("\n  ".join([f"{path} does not suit this config; change these fields:", *faults]))
     return initialize(params, load(path))
 
 
@@ -64,16 +65,16 @@ def load(path: str | os.PathLike) -> Flat:
       Tensors by backbone path (`res2/block0/conv1/kernel`), convolutions as HWIO, float32.
 
     Raises:
-      ValueError: no such file or no `.npz`, names that no ResNet has, or values that are not finite.
+      UserError: no such file or no `.npz`, names that no ResNet has, or values that are not finite.
     """
     path = Path(path)
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             source = {name: archive[name] for name in archive.files if not _IGNORED.fullmatch(name)}
     except FileNotFoundError as error:
-        raise ValueError(f"{path} does not exist: check the path of the initial weights") from error
+        raise UserError(f"{path} does not exist: check the path of the initial weights") from error
     except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(f"{path} is no readable .npz of plain arrays ({error})") from error
+        raise UserError(f"{path} is no readable .npz of plain arrays ({error})") from error
     named = {name: _path(name) for name in source}
     faults = [
         f"{name}: not a name of a ResNet in MSRA's Caffe naming" for name, ours in named.items() if not ours
@@ -86,7 +87,7 @@ def load(path: str | os.PathLike) -> Flat:
     ]
     faults += non_finite({name: array for name, array in source.items() if array.dtype == np.float32})
     if faults:
-        raise ValueError("\n  ".join([f"{path} cannot initialise a backbone:", *faults]))
+        raise UserError("\n  ".join([f"{path} cannot initialise a backbone:", *faults]))
     return {named[name]: _layout(array) for name, array in source.items()}
 
 

@@ -9,6 +9,7 @@ import re
 import numpy as np
 
 from maskrcnn_jax.config import MaskRCNNConfig
+from maskrcnn_jax.errors import UserError
 
 # Our layers: Detectron2's. `{body}` is where the model keeps its ResNet.
 _LAYERS = [
@@ -61,7 +62,7 @@ def detectron2_name(path: str, config: MaskRCNNConfig) -> str:
     for pattern, name in _LAYERS:
         if match := re.fullmatch(pattern, layer):
             return f"{match.expand(name.format(body=body))}{norm}.{_LEAVES[leaf]}"
-    raise ValueError(f"{path} has no name in Detectron2")
+    raise UserError(f"{path} has no name in Detectron2")
 
 
 def backbone_path(name: str) -> str | None:

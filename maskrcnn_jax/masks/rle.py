@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Int
 
+from maskrcnn_jax.errors import UserError
+
 RLE = dict[str, Any]
 
 
@@ -56,7 +58,7 @@ def rles_of_labels(layers: Int[np.ndarray, "L H W"], count: int) -> list[RLE]:
       One encoding for each instance, in order; that of an instance without pixels is empty.
 
     Raises:
-      ValueError: a value is above `count`, or an instance has pixels in two layers.
+      UserError: a value is above `count`, or an instance has pixels in two layers.
     """
     runs = [_runs(layer) for layer in layers]
     labels, starts, ends = (np.concatenate(parts) for parts in zip(*runs, strict=True))
@@ -64,10 +66,10 @@ def rles_of_labels(layers: Int[np.ndarray, "L H W"], count: int) -> list[RLE]:
     order = np.argsort(labels, kind="stable")
     labels, layer_of_run = labels[order], layer_of_run[order]
     if len(labels) and labels[-1] > count:
-        raise ValueError(f"label {labels[-1]} is above the number of instances, {count}")
+        raise UserError(f"label {labels[-1]} is above the number of instances, {count}")
     torn = (labels[1:] == labels[:-1]) & (layer_of_run[1:] != layer_of_run[:-1])
     if torn.any():
-        raise ValueError(f"labels {np.unique(labels[1:][torn]).tolist()} have pixels in more than one layer")
+        raise UserError(f"labels {np.unique(labels[1:][torn]).tolist()} have pixels in more than one layer")
     edges = np.stack([starts[order], ends[order]], axis=1)
     bounds = np.searchsorted(labels, np.arange(1, count + 2))
     per_instance = [edges[a:b].ravel() for a, b in pairwise(bounds)]

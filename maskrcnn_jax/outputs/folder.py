@@ -7,14 +7,16 @@ from collections.abc import Container, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from maskrcnn_jax.errors import UserError
 from maskrcnn_jax.evaluation.coco import to_results
+from maskrcnn_jax.files import write_json
 from maskrcnn_jax.images.sources import ImageSource
 from maskrcnn_jax.masks.result import Result
 from maskrcnn_jax.outputs.geojson import write_geojson
 from maskrcnn_jax.outputs.label_image import write_labels
 from maskrcnn_jax.outputs.object_table import write_table
 from maskrcnn_jax.outputs.overview import draw_overview
-from maskrcnn_jax.outputs.writers import write_coco_results, write_image, write_json
+from maskrcnn_jax.outputs.writers import write_coco_results, write_image
 
 # What each format adds to the name of an image.
 _SUFFIXES = {"labels": "_labels.tif", "geojson": ".geojson", "csv": ".csv", "overlay": "_overlay.png"}
@@ -71,7 +73,7 @@ class Outputs:
           overwrite: whether results that are there may go.
 
         Raises:
-          ValueError: files would be overwritten.
+          UserError: files would be overwritten.
           OSError: nothing can be written into the folder.
         """
         files = [path for name in names for path in self.files(name).values()]
@@ -83,13 +85,13 @@ class Outputs:
         inputs = {image.resolve() for image in images}
         lost = [path for path in files if path.exists() and path.resolve() in inputs]
         if lost:
-            raise ValueError(
+            raise UserError(
                 f"the result would overwrite the image {lost[0]}: choose another folder for --out"
             )
         there = [path.name for path in kept if path.exists()]
         if there and not overwrite:
             listed = ", ".join(there[:5]) + (f" and {len(there) - 5} more" if len(there) > 5 else "")
-            raise ValueError(
+            raise UserError(
                 f"{self._folder} has results already, {listed}: choose another folder or give --overwrite"
             )
         self._folder.mkdir(parents=True, exist_ok=True)

@@ -6,10 +6,10 @@ import json
 import uuid
 from collections.abc import Sequence
 
+from maskrcnn_jax.files import PathLike, atomic
 from maskrcnn_jax.masks.outlines import outlines
 from maskrcnn_jax.masks.result import Result
 from maskrcnn_jax.outputs.colours import PALETTE
-from maskrcnn_jax.outputs.writers import PathLike, atomic
 
 _NAMESPACE = uuid.UUID("8f1c2f0e-6a55-4f0b-9d0e-3c4b8f6a7d21")
 

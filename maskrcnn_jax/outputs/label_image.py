@@ -9,10 +9,10 @@ import numpy as np
 import tifffile
 from jaxtyping import Shaped
 
+from maskrcnn_jax.files import PathLike, atomic
 from maskrcnn_jax.masks.apart import apart
 from maskrcnn_jax.masks.crops import Crops
 from maskrcnn_jax.masks.result import Result
-from maskrcnn_jax.outputs.writers import PathLike, atomic
 
 # Bytes of a strip, which a reader decodes at once, and of the rows that are drawn at once.
 _STRIP, _BAND = 1 << 18, 1 << 25

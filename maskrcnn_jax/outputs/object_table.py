@@ -9,9 +9,9 @@ from typing import Any, Protocol
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
+from maskrcnn_jax.files import PathLike, atomic
 from maskrcnn_jax.masks.crops import Crops
 from maskrcnn_jax.masks.result import Result
-from maskrcnn_jax.outputs.writers import PathLike, atomic
 
 COLUMNS = (
     *("id", "class", "score", "x0", "y0", "x1", "y1", "centroid_x", "centroid_y"),

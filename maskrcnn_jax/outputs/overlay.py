@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 from PIL import Image, ImageDraw, ImageFont
 from pycocotools import mask as rle
 
+from maskrcnn_jax.errors import UserError
 from maskrcnn_jax.masks.crops import crops_of
 from maskrcnn_jax.masks.result import Result
 from maskrcnn_jax.masks.rle import RLE
@@ -45,7 +46,7 @@ def draw_overlay(
       The picture, `scale` times as large as the image.
 
     Raises:
-      ValueError: lists the arguments that do not fit the image or each other.
+      UserError: lists the arguments that do not fit the image or each other.
     """
     _check(image, masks, boxes=boxes, scores=scores, colors=colors)
     height, width = image.shape[:2]
@@ -92,7 +93,7 @@ def side_by_side(
       scale: as for `draw_overlay`.
 
     Raises:
-      ValueError: lists the masks that do not have the image's size.
+      UserError: lists the masks that do not have the image's size.
     """
     shown = np.flatnonzero(result.scores >= min_score)
     masks = [result.masks[d] for d in shown]
@@ -184,7 +185,7 @@ def _captioned(panel: UInt8[np.ndarray, "h w 3"], text: str) -> UInt8[np.ndarray
 
 def _check(image: np.ndarray, masks: Sequence[RLE], **per_mask: Any) -> None:
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-        raise ValueError(f"the image must be RGB uint8 (H, W, 3), found {image.dtype} {image.shape}")
+        raise UserError(f"the image must be RGB uint8 (H, W, 3), found {image.dtype} {image.shape}")
     faults = [
         f"{name}: {len(values)} for {len(masks)} masks"
         for name, values in per_mask.items()
@@ -197,4 +198,4 @@ def _check(image: np.ndarray, masks: Sequence[RLE], **per_mask: Any) -> None:
             f"masks {odd} are not of the image's size {size}; mask {odd[0]}: {masks[odd[0]]['size']}"
         )
     if faults:
-        raise ValueError("this overlay cannot be drawn:\n  " + "\n  ".join(faults))
+        raise UserError("this overlay cannot be drawn:\n  " + "\n  ".join(faults))

@@ -16,9 +16,10 @@ from maskrcnn_jax.evaluation.coco import Categories, from_results, to_results
 from maskrcnn_jax.evaluation.evaluator import Evaluation, evaluate
 from maskrcnn_jax.evaluation.figure import draw_curves
 from maskrcnn_jax.evaluation.tables import image_rows
+from maskrcnn_jax.files import atomic
 from maskrcnn_jax.masks.result import Result
 from maskrcnn_jax.outputs.overlay import draw_overlay, side_by_side
-from maskrcnn_jax.outputs.writers import atomic, write_coco_results, write_image, write_metrics
+from maskrcnn_jax.outputs.writers import write_coco_results, write_image, write_metrics
 
 Progress = Callable[[int, int], None]
 Predict = Callable[[UInt8[np.ndarray, "H W 3"]], Result]

@@ -8,7 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from maskrcnn_jax.outputs.writers import write_coco_results, write_json
+from maskrcnn_jax.errors import UserError
+from maskrcnn_jax.files import write_json
+from maskrcnn_jax.outputs.writers import write_coco_results
 
 Row = dict[str, Any]
 
@@ -53,13 +55,11 @@ class Journal:
         """Throws the journal away if it is of a run with other options.
 
         Raises:
-          ValueError: it is, and that is not allowed; or the folder holds something else.
+          UserError: it is, and that is not allowed; or the folder holds something else.
         """
         if self.names is None:
             if self._folder.exists() and any(self._folder.iterdir()):
-                raise ValueError(
-                    f"{self._folder} is needed for what is not finished: move what is in it away"
-                )
+                raise UserError(f"{self._folder} is needed for what is not finished: move what is in it away")
             return
         names = [name for name in self._identity if self._found.get(name) != self._identity[name]]
         if not names:
@@ -68,7 +68,7 @@ class Journal:
             changes = (
                 f"\n  {name}: {self._found.get(name)} then, {self._identity[name]} now" for name in names
             )
-            raise ValueError(
+            raise UserError(
                 f"{self._folder} is of a run with other options that was not finished. Give the same, or "
                 "another folder for --out, or --overwrite to start anew:" + "".join(changes)
             )

@@ -12,6 +12,7 @@ from jaxtyping import Shaped, UInt8
 
 from maskrcnn_jax.compilations import CountedJit
 from maskrcnn_jax.config import MaskRCNNConfig
+from maskrcnn_jax.errors import UserError
 from maskrcnn_jax.images.intensity import stretch_grey
 from maskrcnn_jax.images.pixels import as_rgb, fault_of
 from maskrcnn_jax.masks.containment import not_contained
@@ -56,9 +57,7 @@ class Predictor:
             compilations, closer ones less work on padding. Larger sides become a multiple of 256.
         """
         if not buckets or min(buckets) < 1:
-            raise ValueError(
-                f"buckets must be one or more positive numbers of pixels, found {tuple(buckets)}"
-            )
+            raise UserError(f"buckets must be one or more positive numbers of pixels, found {tuple(buckets)}")
         model = MaskRCNN(config)
 
         def detect(params, images, sizes):
@@ -96,11 +95,11 @@ class Predictor:
           One result for each image, in order, in its own pixels.
 
         Raises:
-          ValueError: lists every image that has another shape or type.
+          UserError: lists every image that has another shape or type.
         """
         faults = [f"image {i}: {fault}" for i, image in enumerate(images) if (fault := fault_of(image))]
         if faults:
-            raise ValueError("these images cannot be read:\n  " + "\n  ".join(faults))
+            raise UserError("these images cannot be read:\n  " + "\n  ".join(faults))
         plans = [self._plan(image.shape[:2], frame, zoom) for image in images]
         pending = []
         for group, bucket in _groups([bucket for _, bucket in plans]):

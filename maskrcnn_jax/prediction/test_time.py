@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int, Shaped
 
+from maskrcnn_jax.errors import UserError
 from maskrcnn_jax.masks.crops import Crops, crops_of_pixels, join
 from maskrcnn_jax.masks.overlaps import overlapping, shared_pixels, vote
 from maskrcnn_jax.masks.result import Result, concatenate
@@ -54,7 +55,7 @@ class Augmented:
           scales: by how much the images are enlarged, on top of `config.test_resize`.
         """
         if not scales or min(scales) <= 0:
-            raise ValueError(f"scales must be one or more positive factors, found {tuple(scales)}")
+            raise UserError(f"scales must be one or more positive factors, found {tuple(scales)}")
         turned, flipped = ((False, True) if wanted else (False,) for wanted in (turns, flips))
         views = itertools.product(turned, flipped, flipped, map(float, scales))
         self.views = [View(*view) for view in views]

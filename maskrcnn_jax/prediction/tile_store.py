@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from maskrcnn_jax.errors import UserError
+from maskrcnn_jax.files import atomic, write_json
 from maskrcnn_jax.masks.crops import Crops
 from maskrcnn_jax.masks.result import Result
-from maskrcnn_jax.outputs.writers import atomic, write_json
 
 _MANIFEST = "tiles.json"
 # What a file that a full disk or a lost power left behind makes NumPy raise.
@@ -31,7 +32,7 @@ class TileStore:
           identity: what the tiles depend on: JSON values by their names.
 
         Raises:
-          ValueError: the folder holds something else, or tiles of another prediction; says what differs.
+          UserError: the folder holds something else, or tiles of another prediction; says what differs.
         """
         self._folder = Path(folder)
         manifest = self._folder / _MANIFEST
@@ -39,7 +40,7 @@ class TileStore:
         if manifest.exists():
             self._require_same(json.loads(manifest.read_text(encoding="utf-8")), identity)
         elif self._folder.exists() and any(self._folder.iterdir()):
-            raise ValueError(f"{folder} holds other files than tiles: name an empty or a new folder")
+            raise UserError(f"{folder} holds other files than tiles: name an empty or a new folder")
         else:
             write_json(manifest, identity)
 
@@ -75,7 +76,7 @@ class TileStore:
         names = [name for name in wanted if found.get(name) != wanted[name]]
         if names:
             differences = (f"\n  {name}: {found.get(name)} there, {wanted[name]} now" for name in names)
-            raise ValueError(
+            raise UserError(
                 f"{self._folder} holds tiles of another prediction; name another folder or delete it:"
                 + "".join(differences)
             )

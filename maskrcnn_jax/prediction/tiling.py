@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
+from maskrcnn_jax.errors import UserError
 from maskrcnn_jax.images.sources import ImageSource
 from maskrcnn_jax.masks.result import Result, concatenate
 from maskrcnn_jax.prediction.merge import Tile, merge_tiles
@@ -76,7 +77,7 @@ def predict_tiled(
       Boxes and masks in the pixels of the whole image, best first.
 
     Raises:
-      ValueError: sizes that make no sense; or `resume` holds tiles of another image, model or grid.
+      UserError: sizes that make no sense; or `resume` holds tiles of another image, model or grid.
       DataError: the image's file is damaged.
     """
     tiles = tile_grid(source.size, tile, overlap)
@@ -109,10 +110,10 @@ def tile_grid(size: tuple[int, int], tile: int, overlap: int) -> list[Tile]:
       overlap: of neighbours, at least.
 
     Raises:
-      ValueError: the overlap leaves no way forward.
+      UserError: the overlap leaves no way forward.
     """
     if not 0 <= overlap < tile:
-        raise ValueError(f"tiles of {tile} pixels cannot overlap by {overlap}: take 0 to {tile - 1}")
+        raise UserError(f"tiles of {tile} pixels cannot overlap by {overlap}: take 0 to {tile - 1}")
     rows, columns = (_starts(side, tile, tile - overlap) for side in size)
     return [
         Tile(top, left, min(tile, size[0] - top), min(tile, size[1] - left))

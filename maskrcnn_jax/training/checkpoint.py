@@ -8,13 +8,14 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
-from maskrcnn_jax.outputs.writers import write_json
+from maskrcnn_jax.errors import UserError
+from maskrcnn_jax.files import write_json
 from maskrcnn_jax.training.state import TrainState
 
 _FREE = ("detection", "test_resize")
 
 
-class CheckpointError(ValueError):
+class CheckpointError(UserError):
     """A run folder that does not fit the config that is to go on in it, or a checkpoint that is damaged."""
 
 

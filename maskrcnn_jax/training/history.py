@@ -6,7 +6,7 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from maskrcnn_jax.outputs.writers import atomic
+from maskrcnn_jax.files import atomic
 
 
 class History:

@@ -9,11 +9,12 @@ import jax
 import numpy as np
 
 from maskrcnn_jax.data.records import Record
+from maskrcnn_jax.errors import UserError
 from maskrcnn_jax.training.display import Display
 from maskrcnn_jax.training.history import History
 
 
-class NonFiniteLoss(RuntimeError):
+class NonFiniteLoss(UserError):
     """A loss became NaN or infinite; the last good checkpoint is still there."""
 
 

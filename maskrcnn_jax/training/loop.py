@@ -16,6 +16,7 @@ from maskrcnn_jax.data.augment import require_ops
 from maskrcnn_jax.data.datasets import categories, load_split
 from maskrcnn_jax.data.pipeline import batches
 from maskrcnn_jax.data.records import Record
+from maskrcnn_jax.errors import UserError
 from maskrcnn_jax.evaluation.evaluator import Evaluation
 from maskrcnn_jax.evaluation.tables import table
 from maskrcnn_jax.experiment import Experiment
@@ -59,7 +60,7 @@ def train(
       CheckpointError: the folder belongs to another model.
       DataError: lists every fault of the data set.
       FieldError: the config has impossible values; lists their fields and what is possible.
-      ValueError: the config asks for what cannot be; says which field to change.
+      UserError: the config asks for what cannot be; says which field to change.
       KeyboardInterrupt: SIGINT or SIGTERM came; the last step is saved.
     """
     config = Experiment.from_dict(config.to_dict())
@@ -123,7 +124,7 @@ class _Run:
             self._say(f"initial weights from {self.config.init_from}: {report}")
             state = create_state(jax.device_put(params), optimizer)
         elif self.model_config.backbone.norm == "frozen_bn":
-            raise ValueError(
+            raise UserError(
                 "init_from is empty, but a backbone with frozen batch norm cannot learn from nothing: give "
                 "pretrained weights, or set model.backbone.norm = group and model.backbone.freeze_at = 0"
             )

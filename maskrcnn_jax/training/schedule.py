@@ -6,6 +6,8 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 import optax
 
+from maskrcnn_jax.errors import UserError
+
 
 def warmup_steps_decay(
     base: float, *, warmup: int, milestones: Sequence[int], factor: float = 0.1, warmup_factor: float = 0.0
@@ -16,10 +18,10 @@ def warmup_steps_decay(
     milestone's own step the first after its drop.
 
     Raises:
-      ValueError: milestones that do not rise.
+      UserError: milestones that do not rise.
     """
     if list(milestones) != sorted(set(milestones)):
-        raise ValueError(f"schedule.milestones must rise: {tuple(milestones)}")
+        raise UserError(f"schedule.milestones must rise: {tuple(milestones)}")
 
     def rate(step: int) -> float:
         ramp = warmup_factor + (1.0 - warmup_factor) * step / warmup if step < warmup else 1.0

@@ -5,6 +5,8 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from maskrcnn_jax.errors import UserError
+
 COPY_AGAIN = "copy it again from its source"
 
 
@@ -20,7 +22,7 @@ class PickleFault(Exception):
         self.remedy = remedy
 
 
-class UnpickleError(ValueError):
+class UnpickleError(UserError):
     """A file is damaged, or holds something that is refused; the message names file, cause and remedy."""
 
 

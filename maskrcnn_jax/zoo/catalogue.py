@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from maskrcnn_jax.errors import UserError
 from maskrcnn_jax.plain_values import nearest
 
 if TYPE_CHECKING:
@@ -62,14 +63,14 @@ def load_model(name: str) -> tuple[MaskRCNNConfig, Tree]:
       Its configuration and parameters, for `Predictor(config, params)` or to train on.
 
     Raises:
-      ValueError: there is no such model; the message names the nearest.
+      UserError: there is no such model; the message names the nearest.
       BundleError: its files are damaged.
     """
     from maskrcnn_jax.interop.bundle import load_bundle, read_about
 
     folder = resolve(name)
     if folder is None:
-        raise ValueError(
+        raise UserError(
             f"no model is called {name!r}{nearest(name, _names())}; there are {', '.join(_names())}"
         )
     terms = read_about(folder).get("terms")

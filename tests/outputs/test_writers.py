@@ -10,7 +10,8 @@ from PIL import Image
 from pycocotools import mask as rle
 from pycocotools.coco import COCO
 
-from maskrcnn_jax.outputs.writers import atomic, write_coco_results, write_image, write_json, write_metrics
+from maskrcnn_jax.files import atomic, write_json
+from maskrcnn_jax.outputs.writers import write_coco_results, write_image, write_metrics
 
 
 def files(folder):

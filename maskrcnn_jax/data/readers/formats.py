@@ -8,6 +8,7 @@ from pathlib import Path
 from maskrcnn_jax.data.entries import Listing
 from maskrcnn_jax.data.readers import coco_json, label_images, mask_folder
 from maskrcnn_jax.data.records import DataError, Fault
+from maskrcnn_jax.errors import UserError
 from maskrcnn_jax.plain_values import nearest
 
 FORMATS = {"mask_folder": mask_folder, "coco": coco_json, "labels": label_images}
@@ -22,16 +23,16 @@ def list_entries(format: str, path: str | os.PathLike, *, images: str | os.PathL
       images: where a COCO file's file names start from; None looks in the usual places.
 
     Raises:
-      ValueError: the format is unknown, or `images` is given where it means nothing.
+      UserError: the format is unknown, or `images` is given where it means nothing.
       DataError: there is nothing of this format; if it looks like another one, or lies one folder deeper,
         the error says so.
     """
     if format not in FORMATS:
-        raise ValueError(
+        raise UserError(
             f"the data format {format!r} is unknown{nearest(format, FORMATS)}: choose {', '.join(FORMATS)}"
         )
     if images is not None and format != "coco":
-        raise ValueError(f"`images` is for COCO files only, the format is {format}")
+        raise UserError(f"`images` is for COCO files only, the format is {format}")
     path = Path(path)
     if not FORMATS[format].matches(path) and (fault := _misplaced(format, path)):
         raise DataError([fault])
