@@ -1,4 +1,4 @@
-"""Files are written under a temporary name and renamed, so that none is ever half there; only regular ones are read.
+"""Files are written under a temporary name and renamed: none is ever half there. Only regular ones are read.
 
 Pipes and devices may never answer or never end.
 """

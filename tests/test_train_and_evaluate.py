@@ -14,6 +14,7 @@ from PIL import Image
 from rich.console import Console
 from tiny_config import get_config
 
+from maskrcnn_jax.commands.train import train
 from maskrcnn_jax.data.synthetic import draw_records
 from maskrcnn_jax.evaluation.nuclei import averages, tally
 from maskrcnn_jax.interop.bundle import load_bundle
@@ -21,7 +22,6 @@ from maskrcnn_jax.interop.trees import flatten
 from maskrcnn_jax.masks.rle import rles_of_labels
 from maskrcnn_jax.models.mask_rcnn import init_params
 from maskrcnn_jax.training.checkpoint import load_latest
-from maskrcnn_jax.training.loop import train
 from maskrcnn_jax.training.optimizer import averaged_params
 from maskrcnn_jax.training.step import create_state
 

@@ -10,10 +10,10 @@ from PIL import Image
 from pycocotools.coco import COCO
 from rich.console import Console
 
+from maskrcnn_jax.commands.train import train
 from maskrcnn_jax.data.prepared import PreparedRecords
 from maskrcnn_jax.data.synthetic import draw_records
 from maskrcnn_jax.evaluation.coco import to_coco
-from maskrcnn_jax.training.loop import train
 
 pytest_plugins = ("tiny",)
 IDS = {3: "lymphocyte", 7: "tumour", 40: "stroma"}  # class k has the k-th smallest

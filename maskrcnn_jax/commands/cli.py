@@ -6,15 +6,19 @@ import sys
 from collections.abc import Sequence
 
 import maskrcnn_jax
+from maskrcnn_jax.errors import UserError
 
 # Each command's module in `maskrcnn_jax.commands`, and what the help says of it.
 _COMMANDS = {
     "check": "find every fault of a data set, and count what it holds",
     "convert": "turn a Detectron2 model into a bundle",
+    "evaluate": "score a trained model, or what any other tool has found",
     "models": "list the models that come with the package",
     "predict": "find the objects in images and slides, and write them in the formats that people use",
     "sample": "draw images or a slide, to try everything without any data",
+    "train": "train a model from a config",
 }
+_WITH_CONFIG = ("evaluate", "train")  # whose flags are the fields of a config
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -28,6 +32,11 @@ def main(argv: Sequence[str] | None = None) -> int:
       interrupt. Wrong usage exits with 2.
     """
     argv = sys.argv[1:] if argv is None else argv
+    if argv[:1] and argv[0] in _WITH_CONFIG:
+        from maskrcnn_jax.commands import doors
+
+        command = importlib.import_module(f"maskrcnn_jax.commands.{argv[0]}")
+        return doors.main(command, [f"maskrcnn-jax {argv[0]}", *argv[1:]])
     parser = argparse.ArgumentParser(prog="maskrcnn-jax", description="Mask R-CNN in JAX and Flax.")
     parser.add_argument("--version", action="version", version=f"%(prog)s {maskrcnn_jax.__version__}")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
@@ -39,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     try:
         return command.run(arguments) or 0
-    except (ValueError, OSError) as error:
+    except (UserError, OSError) as error:
         print(f"maskrcnn-jax {arguments.command}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

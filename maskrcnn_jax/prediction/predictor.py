@@ -73,6 +73,11 @@ class Predictor:
         self._params = jax.device_put(params)
         self._detect = CountedJit(detect, expected=_MANY_SHAPES, tell=_warn_of_shapes)
 
+    def replace_params(self, params: dict) -> None:
+        """Goes on with other parameters of the same model; nothing is compiled anew."""
+        self._params = jax.device_put(params)
+        self.__dict__.pop("fingerprint", None)
+
     def __call__(self, image: Shaped[np.ndarray, "H W *C"]) -> Result:
         """Finds the objects in one image; see `batch`."""
         return self.batch([image])[0]

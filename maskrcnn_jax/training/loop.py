@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import jax
 import optax
@@ -22,9 +23,8 @@ from maskrcnn_jax.evaluation.tables import table
 from maskrcnn_jax.experiment import Experiment
 from maskrcnn_jax.interop.bundle import save_bundle
 from maskrcnn_jax.interop.initialize import initialize_from
+from maskrcnn_jax.interop.trees import Tree
 from maskrcnn_jax.models.mask_rcnn import MaskRCNN, init_params
-from maskrcnn_jax.outputs.report import write_evaluation
-from maskrcnn_jax.prediction.predictor import Predictor
 from maskrcnn_jax.structures import Batch
 from maskrcnn_jax.training.checkpoint import Checkpoints
 from maskrcnn_jax.training.display import Display, counter
@@ -38,8 +38,27 @@ from maskrcnn_jax.training.state import TrainState
 from maskrcnn_jax.training.step import create_state, make_train_step
 
 
+class Evaluate(Protocol):
+    """How the loop has a model evaluated: what the answers are scored with is not its business."""
+
+    def __call__(
+        self,
+        config: MaskRCNNConfig,
+        params: Tree,
+        records: Sequence[Record],
+        folder: Path,
+        *,
+        categories: dict[int, str],
+        progress: Callable[[int, int], None],
+    ) -> Evaluation: ...
+
+
 def train(
-    config: ConfigDict | Experiment, workdir: Path, *, console: Console | None = None
+    config: ConfigDict | Experiment,
+    workdir: Path,
+    *,
+    evaluate: Evaluate | None = None,
+    console: Console | None = None,
 ) -> Evaluation | None:
     """Trains, or goes on training, until `config.steps`; then evaluates and writes the results.
 
@@ -50,6 +69,8 @@ def train(
     Args:
       config: see `configs/`; it is checked before anything is read or compiled.
       workdir: where everything is written.
+      evaluate: is given the model and the validation records, and writes into the folder that it is given;
+        without it nothing is evaluated. `commands.train.train` hands in the package's own.
       console: where progress is shown; the terminal if None.
 
     Returns:
@@ -69,13 +90,13 @@ def train(
     schedule = warmup_steps_decay(**config.schedule.to_dict())
     optimizer = make_optimizer(model_config, schedule, **config.optimizer.to_dict())
     classes = categories(config.data, "validation", model_config.num_classes)
-    run = _Run(config, model_config, classes, workdir, console or Console())
+    run = _Run(config, model_config, classes, workdir, evaluate, console or Console())
     with Checkpoints(workdir, config.to_dict(), keep=config.keep_checkpoints) as checkpoints:
         state = run.start(checkpoints, optimizer)
         first = int(state.step)
         # Read before the training, so that no fault comes to light hours later.
-        has_validation = config.data.validation_images or config.data.validation_path
-        validation = run.read("validation") if has_validation else []
+        held_out = config.data.validation_images or config.data.validation_path
+        validation = run.read("validation") if evaluate and held_out else []
         if first >= config.steps:
             return run.publish(state, validation)
         records = run.read("train")
@@ -100,6 +121,7 @@ class _Run:
     model_config: MaskRCNNConfig
     classes: dict[int, str]
     workdir: Path
+    evaluate: Evaluate | None
     console: Console
 
     def start(self, checkpoints: Checkpoints, optimizer: optax.GradientTransformation) -> TrainState:
@@ -190,10 +212,10 @@ class _Run:
         save_bundle(self.workdir / "bundle", self.model_config, params)
         evaluation = None
         if validation:
-            predictor = Predictor(self.model_config, params)
             with counter(self.console, "evaluating the validation images") as progress:
-                evaluation = write_evaluation(
-                    predictor,
+                evaluation = self.evaluate(
+                    self.model_config,
+                    params,
                     validation,
                     self.workdir / "evaluation",
                     categories=self.classes,

@@ -10,37 +10,34 @@ import pytest
 ROOT = Path(__file__).parents[2]
 # All cases in one process: each starts as a script would, up to its end.
 SCRIPT = """
-import json, sys
+import json, sys, types
 from absl import flags
-from ml_collections import config_flags
 from maskrcnn_jax import config
 from maskrcnn_jax.commands import doors
 
-config_flags.DEFINE_config_file("config", lock_config=True)
-flags.DEFINE_enum("split", "train", ["train", "test"], "")
+def define(values, argv):
+    doors.define_config(values, argv)
+    flags.DEFINE_enum("split", "train", ["train", "test"], "", flag_values=values)
 
-def fine(): pass
-def ours(): config.MaskRCNNConfig(num_classes=0)
-def missing_file(): open("gone.txt")
-def a_bug(): config.MaskRCNNConfig().channels
-def their_value_error(): int("x")
-def interrupt(): raise KeyboardInterrupt("stopped; step 3 is saved")
+def fine(values): pass
+def ours(values): config.MaskRCNNConfig(num_classes=0)
+def missing_file(values): open("gone.txt")
+def a_bug(values): config.MaskRCNNConfig().channels
+def their_value_error(values): int("x")
+def interrupt(values): raise KeyboardInterrupt("stopped; step 3 is saved")
 
 for name, arguments in json.loads(sys.argv[1]):
-    flags.FLAGS.unparse_flags()
-    sys.argv = ["some/door.py", *arguments]
     print("CASE", file=sys.stderr)
+    command = types.SimpleNamespace(define=define, run=globals()[name])
     try:
-        doors.run(globals()[name])
-    except SystemExit as end:
-        print("EXIT", end.code, file=sys.stderr)
+        print("EXIT", doors.main(command, ["some/door.py", *arguments]), file=sys.stderr)
     except Exception as error:
         print("TRACEBACK", type(error).__name__, file=sys.stderr)
 """
 CONFIG = "--config=tests/tiny_config.py"
 CASES = {
-    ("fine",): "EXIT None",
-    ("fine", CONFIG): "EXIT None",
+    ("fine",): "EXIT 0",
+    ("fine", CONFIG): "EXIT 0",
     ("ours",): "door.py: num_classes must be at least 1\nEXIT 1",
     ("missing_file",): "door.py: [Errno 2] No such file or directory: 'gone.txt'\nEXIT 1",
     ("a_bug",): "TRACEBACK AttributeError",
@@ -55,6 +52,12 @@ CASES = {
     ("fine", "train"): "door.py: unexpected arguments: train\nPass --help to see the flags.\nEXIT 2",
     ("fine", CONFIG, "--config.stps=3"): "door.py: the config has no field 'stps'\n"
     'Did you mean "steps" instead of "stps"?\nEXIT 2',
+    ("fine", "--config=nuclei_small:scratch"): "EXIT 0",
+    ("fine", "--config", "nuclei_small", "--config.steps=3"): "EXIT 0",
+    ("fine", "--config=nuclei_smal"): "door.py: --config nuclei_smal: no experiment of this name (did you "
+    "mean 'nuclei_small'?); there are "
+    + ", ".join(sorted(path.stem for path in (ROOT / "configs").glob("*.py")))
+    + ", or give the path of a file\nEXIT 2",
     (
         "fine",
         CONFIG,

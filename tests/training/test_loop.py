@@ -172,7 +172,7 @@ def test_another_model_in_the_same_folder_is_refused(config, unbroken):
 
 def test_cut_instances_are_counted_and_their_images_named_once(config, unbroken):
     """Against a second look at the same batches."""
-    run = loop._Run(config, None, None, None, Console(file=io.StringIO()))
+    run = loop._Run(config, None, None, None, None, Console(file=io.StringIO()))
     counts = [int(batch.cut.sum()) for batch in run.batches(run.read("train"), 0)]
     assert [line["instances_cut"] for line in history(unbroken)] == counts and any(counts)
     printed = (unbroken / "printed.txt").read_text()
@@ -222,7 +222,7 @@ def test_the_steps_of_evaluations(config):
         (3, 5, 0, [3]),
     ]:
         config.steps, config.eval_every = steps, every
-        assert loop._Run(config, None, None, None, None).ends(first) == expected
+        assert loop._Run(config, None, None, None, None, None).ends(first) == expected
 
 
 def test_a_model_of_other_classes_than_the_data_is_refused(config, tmp_path):

@@ -1,0 +1,92 @@
+"""Trains a Mask R-CNN.
+
+maskrcnn-jax train [--config NAME_OR_FILE] [--workdir DIR] [--config.FIELD=VALUE ...]
+
+--config takes the name of an experiment that comes with the package (synthetic_tiny, nuclei_small, ...), or
+a file.
+`python train.py` is the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from absl import flags
+
+from maskrcnn_jax.commands import doors
+
+if TYPE_CHECKING:
+    from ml_collections import ConfigDict
+    from rich.console import Console
+
+    from maskrcnn_jax.config import MaskRCNNConfig
+    from maskrcnn_jax.data.records import Record
+    from maskrcnn_jax.evaluation.coco import Categories
+    from maskrcnn_jax.evaluation.evaluator import Evaluation
+    from maskrcnn_jax.experiment import Experiment
+
+
+def define(values: flags.FlagValues, argv: Sequence[str]) -> None:
+    """The command's flags."""
+    doors.define_config(values, argv, default="synthetic_tiny")
+    flags.DEFINE_string(
+        "workdir",
+        None,
+        "Where the run is written; runs/NAME of the config if not given.",
+        flag_values=values,
+    )
+
+
+def run(values: flags.FlagValues) -> None:
+    """Trains as the flags say."""
+    doors.keep_tensorflow_off_gpus()
+    name = Path(values["config"].config_filename).stem
+    train(values.config, Path(values.workdir or f"runs/{name}"))
+
+
+def train(
+    config: ConfigDict | Experiment, workdir: Path, *, console: Console | None = None
+) -> Evaluation | None:
+    """Trains as `training.loop.train` does, and evaluates with this package's predictor and report.
+
+    `config.init_from` may be the name of a model that comes with the package.
+    """
+    from maskrcnn_jax.experiment import Experiment
+    from maskrcnn_jax.training import loop
+    from maskrcnn_jax.zoo import resolve
+
+    experiment = Experiment.from_dict(config.to_dict())
+    source = resolve(experiment.init_from) or experiment.init_from
+    return loop.train(
+        replace(experiment, init_from=str(source)), workdir, evaluate=Evaluate(), console=console
+    )
+
+
+class Evaluate:
+    """Predicts and scores a model's answers; one compiled predictor serves all evaluations of a run."""
+
+    def __init__(self):
+        self._predictor = None
+
+    def __call__(
+        self,
+        config: MaskRCNNConfig,
+        params: dict,
+        records: Sequence[Record],
+        folder: Path,
+        *,
+        categories: Categories,
+        progress: Callable[[int, int], None],
+    ) -> Evaluation:
+        """Writes results, metrics and pictures into `folder`; see `outputs.report.write_evaluation`."""
+        from maskrcnn_jax.outputs.report import write_evaluation
+        from maskrcnn_jax.prediction.predictor import Predictor
+
+        if self._predictor is None:
+            self._predictor = Predictor(config, params)
+        else:
+            self._predictor.replace_params(params)
+        return write_evaluation(self._predictor, records, folder, categories=categories, progress=progress)
