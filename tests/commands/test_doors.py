@@ -38,7 +38,8 @@ CONFIG = "--config=tests/tiny_config.py"
 CASES = {
     ("fine",): "EXIT 0",
     ("fine", CONFIG): "EXIT 0",
-    ("ours",): "door.py: num_classes must be at least 1\nEXIT 1",
+    ("ours",): "door.py: MaskRCNNConfig with impossible values:\n"
+    "  num_classes is 0: it must be a whole number from 1 to 10,000\nEXIT 1",
     ("missing_file",): "door.py: [Errno 2] No such file or directory: 'gone.txt'\nEXIT 1",
     ("a_bug",): "TRACEBACK AttributeError",
     ("their_value_error",): "TRACEBACK ValueError",
