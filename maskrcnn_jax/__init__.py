@@ -5,6 +5,19 @@ without starting JAX.
 """
 
 import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # What `__getattr__` loads, for editors and type checkers.
+    from maskrcnn_jax import interop as interop
+    from maskrcnn_jax.config import MaskRCNNConfig as MaskRCNNConfig
+    from maskrcnn_jax.interop.bundle import load_bundle as load_bundle
+    from maskrcnn_jax.interop.bundle import save_bundle as save_bundle
+    from maskrcnn_jax.masks.result import Result as Result
+    from maskrcnn_jax.models.mask_rcnn import MaskRCNN as MaskRCNN
+    from maskrcnn_jax.prediction.predictor import Predictor as Predictor
+    from maskrcnn_jax.structures import Batch as Batch
+    from maskrcnn_jax.structures import Detections as Detections
+    from maskrcnn_jax.zoo import load_model as load_model
 
 _PUBLIC = {
     "Batch": "structures",
@@ -26,7 +39,7 @@ __all__ = sorted(_PUBLIC)
 __version__ = "0.1.0"
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> Any:
     if name in _PUBLIC:
         return getattr(importlib.import_module(f"{__name__}.{_PUBLIC[name]}"), name)
     if name in _ROOMS:
