@@ -35,7 +35,17 @@ _ROOMS = (
     *("models", "ops", "outputs", "prediction", "training", "zoo"),
 )
 
-__all__ = sorted(_PUBLIC)
+__all__ = [
+    "Batch",
+    "Detections",
+    "MaskRCNN",
+    "MaskRCNNConfig",
+    "Predictor",
+    "Result",
+    "load_bundle",
+    "load_model",
+    "save_bundle",
+]
 __version__ = "0.1.0"
 
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from maskrcnn_jax.plain_values import Checked
 from maskrcnn_jax.ranges import Channels, Count, Length, Pixels, PositiveWeight, Range, Share, Weight
 
+Depth = Literal[18, 34, 50, 101, 152]
 Norm = Literal["frozen_bn", "group"]
 # What a few fields share. A stage, a stride, the side of a pooled feature map, layers of one kind.
 Stage = Annotated[int, Range(2, 5)]
@@ -52,7 +53,7 @@ class BackboneConfig(Checked):
       freeze_at: stages up to this one get no gradient; 1 is the stem, 2 stem and res2, 0 none.
     """
 
-    depth: Literal[18, 34, 50, 101, 152] = 50
+    depth: Depth = 50
     last_stage: Stage = 4
     stem_channels: Channels = 64
     stem_pool: bool = True
@@ -262,12 +263,12 @@ class MaskRCNNConfig(Checked):
             yield f"roi.mask_deconvs is {deconvs}: a mask of {self.mask_size} must be {LARGEST_MASK} at most"
 
     @classmethod
-    def c4(cls, depth: int = 50, *, num_classes: int = 1, **changes: Any) -> MaskRCNNConfig:
+    def c4(cls, depth: Depth = 50, *, num_classes: int = 1, **changes: Any) -> MaskRCNNConfig:
         """The report's model: ResNet-C4 (res4 features at stride 16, res5 as RoI head)."""
         return cls(num_classes=num_classes, backbone=BackboneConfig(depth=depth), **changes)
 
     @classmethod
-    def resnet_fpn(cls, depth: int = 50, *, num_classes: int = 1, **changes: Any) -> MaskRCNNConfig:
+    def resnet_fpn(cls, depth: Depth = 50, *, num_classes: int = 1, **changes: Any) -> MaskRCNNConfig:
         """Detectron2's ResNet-FPN: levels P2 to P6, two-fc box head, four-conv mask head at 28 x 28."""
         parts = {
             "fpn": FPNConfig(),

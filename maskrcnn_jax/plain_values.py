@@ -87,7 +87,7 @@ def describe(hint: Any) -> str:
         kinds = list(dict.fromkeys(describe(a) for a in arguments if a is not Ellipsis))
         length = "a list" if Ellipsis in arguments else f"a list of {len(arguments)} values"
         return f"{length}, each {' or '.join(kinds)}"
-    if dataclasses.is_dataclass(hint):
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
         return "a mapping with the fields " + ", ".join(_hints(hint))
     return _SCALARS.get(origin or hint, str(hint))
 
@@ -138,7 +138,7 @@ def _convert(hint: Any, value: Any, path: str, faults: list[str], rules: tuple[A
 def _of_kind(hint: Any, value: Any, path: str, faults: list[str]) -> Any:
     """`value` as a type without ranges; None where it is of another one."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if dataclasses.is_dataclass(hint):
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
         return _build(hint, value, f"{path}.", faults) if isinstance(value, dict) else _instance(hint, value)
     if origin is tuple and isinstance(value, list | tuple):
         kinds = [arguments[0]] * len(value) if arguments[-1] is Ellipsis else arguments
