@@ -10,6 +10,8 @@ image: what is near has been seen without its surroundings, what touches has bee
    finds no partner stays as it is.
 3. What is left and shares half of the smaller mask with a detection of another tile is the same object,
    unless one of the two tiles has found both: the one that is not cut stays, or else that of higher score.
+4. What went by rule 1 though its own tile saw all of it comes back where nothing that stayed, of any class,
+   shares half of the smaller mask with it: the owner has missed the object. Of several, the best comes back.
 
 Only detections of one class are joined or compared, as in the model's own suppression.
 """
@@ -108,12 +110,14 @@ def _join(
     touches: Bool[np.ndarray, "D"],
     tiles: Sequence[Tile],
 ) -> Result:
-    """Rules 2 and 3, for the owned ones of the detections whose place more than one tile saw."""
+    """Rules 2 to 4, for the detections whose place more than one tile saw."""
     crops = result.crops
     pairs = overlapping(crops.rectangles)
-    a, b = pairs.T
-    pairs = pairs[(origin[a] != origin[b]) & (result.classes[a] == result.classes[b])]
+    pairs = pairs[origin[pairs[:, 0]] != origin[pairs[:, 1]]]
     shared = shared_pixels(crops, pairs)
+    half = pairs[shared >= _SAME * np.maximum(crops.areas[pairs].min(axis=1), 1)]
+    one_class = result.classes[pairs[:, 0]] == result.classes[pairs[:, 1]]
+    pairs, shared = pairs[one_class], shared[one_class]
     rival = owned[pairs].all(axis=1) & (shared > 0)
 
     cut_twice = rival & touches[pairs].all(axis=1)
@@ -127,7 +131,10 @@ def _join(
     rival &= shared >= _SAME * areas.min(axis=1)
     rival &= alike | ~_told_apart(pairs, pairs[alike], origin)
     kept = _suppress(objects, result.scores, touches, origin, pairs[rival])
-    single = [rows[0] for rows in kept if len(rows) == 1]
+    stayed = np.zeros(len(origin), bool)
+    stayed[[row for rows in kept for row in rows]] = True
+    missed = _missed(stayed, ~owned & ~touches, result.scores, half)
+    single = [*(rows[0] for rows in kept if len(rows) == 1), *missed]
     joined = [_union(result, crops, rows) for rows in kept if len(rows) > 1]
     return concatenate([result.take(np.array(single, np.int64)), *joined], result.size)
 
@@ -189,6 +196,26 @@ def _suppress(
         if number not in gone:
             gone |= rivals[number]
     return [rows for number, rows in enumerate(objects) if number not in gone]
+
+
+def _missed(
+    stayed: Bool[np.ndarray, "D"],
+    candidates: Bool[np.ndarray, "D"],
+    scores: Float[np.ndarray, "D"],
+    pairs: Int[np.ndarray, "P 2"],
+) -> list[int]:
+    """Rule 4: of the candidates, from the best score down, those that are in no pair with one that stays."""
+    near: dict[int, list[int]] = {}
+    for n, m in pairs.tolist():
+        near.setdefault(n, []).append(m)
+        near.setdefault(m, []).append(n)
+    stayed = stayed.copy()
+    back = []
+    for n in np.flatnonzero(candidates & ~stayed)[np.argsort(-scores[candidates & ~stayed], kind="stable")]:
+        if not stayed[near.get(int(n), [])].any():
+            stayed[n] = True
+            back.append(int(n))
+    return back
 
 
 def _union(result: Result, crops: Crops, rows: Int[np.ndarray, "members"]) -> Result:

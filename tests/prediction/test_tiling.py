@@ -66,6 +66,32 @@ def test_what_a_model_sees_in_empty_glass_at_a_seam_is_dropped():
     assert contents(found) == contents(find(image))
 
 
+def test_what_the_owner_misses_its_neighbour_keeps(rng):
+    """Each tile misses a tenth of its objects. What some tile has found whole is in the result, once."""
+    size, found_whole = (300, 300), set()
+
+    class Forgetful(Painted):
+        def batch(self, images, **options):
+            results = []
+            for image, result in zip(images, super().batch(images, **options), strict=True):
+                result = result.take(np.flatnonzero(rng.random(len(result)) >= 0.1))
+                height, width = image.shape[:2]
+                for x0, y0, x1, y1 in result.boxes.astype(int).tolist():
+                    if min(x0, y0, width - x1, height - y1) > 4:
+                        found_whole.add(tuple(image[y0, x0].tolist()))
+                results.append(result)
+            return results
+
+    corners = [(top, left) for top in range(5, 290, 7) for left in range(5, 290, 7)]
+    image = np.full((*size, 3), 255, np.uint8)
+    for n, (top, left) in enumerate(corners):
+        image[top : top + 4, left : left + 4] = (n // 250, n % 250, 0)
+    tiled = predict_tiled(Forgetful(), open_source(image), tile=64, overlap=24, tissue=None)
+    colours = [tuple(image[y0, x0].tolist()) for x0, y0, *_ in tiled.boxes.astype(int).tolist()]
+    assert len(colours) == len(set(colours)) and found_whole <= set(colours)
+    assert len(colours) > 0.93 * len(corners)
+
+
 def test_objects_longer_than_the_overlap_are_put_together():
     """Some are longer than a tile, cross corners, or end within the overlap or just beyond it."""
     image = paint(
