@@ -40,7 +40,8 @@ def main() -> None:
     parser.add_argument("--side", default=1000, type=int, help="of drawn images, in pixels")
     arguments = parser.parse_args()
     config = load_config(arguments.config)
-    model_config = MaskRCNNConfig.from_dict(config.model.to_dict())
+    # On a CPU bfloat16 is slower than float32, and this is a benchmark of one.
+    model_config = MaskRCNNConfig.from_dict(config.model.to_dict() | {"dtype": "float32"})
     params = timed("initial parameters", lambda: init_params(model_config, jax.random.key(0)))
     if config.init_from and Path(config.init_from).exists():
         params, report = initialize_from(config.init_from, model_config, params)

@@ -23,6 +23,7 @@ from maskrcnn_jax.experiment import DataConfig, Experiment, ScheduleConfig
 def get_config() -> ConfigDict:
     model = MaskRCNNConfig.c4(
         num_classes=80,
+        dtype="bfloat16",  # for a GPU; `--config.model.dtype=float32` elsewhere
         test_resize=(800, 1333),
         rpn=RPNConfig(anchor_sizes=((32, 64, 128, 256, 512),), smooth_l1_beta=0.0),
         # Samples as many as a RoI is wide; plain L1; no layers between the pooled vector and the outputs.

@@ -13,7 +13,10 @@ from maskrcnn_jax.experiment import sibling
 
 def get_config() -> ConfigDict:
     usual = MaskRCNNConfig.resnet_fpn(
-        num_classes=80, test_resize=(800, 1333), detection=DetectionConfig(max_detections=100)
+        num_classes=80,
+        dtype="bfloat16",  # for a GPU; `--config.model.dtype=float32` elsewhere
+        test_resize=(800, 1333),
+        detection=DetectionConfig(max_detections=100),
     )
     model = replace(
         usual,

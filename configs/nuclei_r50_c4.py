@@ -25,6 +25,7 @@ IMAGES = {
 
 def get_config(depth: int = 50) -> ConfigDict:
     model = MaskRCNNConfig(
+        dtype="bfloat16",  # for a GPU; `--config.model.dtype=float32` elsewhere
         backbone=BackboneConfig(depth=depth),  # conv1 and res2 frozen, features res4 at stride 16
         # 28 x 28 masks, as the report has them.
         roi=RoIConfig(norm="group" if depth == 50 else "frozen_bn", mask_deconvs=2),

@@ -22,6 +22,7 @@ from maskrcnn_jax.experiment import DataConfig, Experiment, OptimizerConfig, Sch
 
 def get_config() -> ConfigDict:
     model = MaskRCNNConfig(
+        dtype="bfloat16",  # for a GPU; `--config.model.dtype=float32` elsewhere
         backbone=BackboneConfig(depth=50, last_stage=4),
         fpn=FPNConfig(channels=256, extra_levels=0),
         rpn=RPNConfig(

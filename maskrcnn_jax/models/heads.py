@@ -27,17 +27,17 @@ class Features(NamedTuple):
 
 
 class BoxPredictor(nn.Module):
-    """Class logits, the background last, and four deltas for each class."""
+    """Class logits, the background last, and four deltas for each class, in float32: scores are to differ."""
 
     config: MaskRCNNConfig
 
     @nn.compact
     def __call__(self, x: Float[Array, "R C"]) -> tuple[Float[Array, "R K+1"], Float[Array, "R K 4"]]:
-        classes, dtype = self.config.num_classes, jnp.dtype(self.config.dtype)
+        classes = self.config.num_classes
         boxes = 1 if self.config.roi.class_agnostic_boxes else classes
-        logits = Dense(classes + 1, dtype, normal_fill(0.01), name="cls_score")(x)
-        deltas = Dense(boxes * 4, dtype, normal_fill(0.001), name="bbox_pred")(x)
-        return logits.astype(jnp.float32), deltas.astype(jnp.float32).reshape(-1, boxes, 4)
+        logits = Dense(classes + 1, jnp.float32, normal_fill(0.01), name="cls_score")(x)
+        deltas = Dense(boxes * 4, jnp.float32, normal_fill(0.001), name="bbox_pred")(x)
+        return logits, deltas.reshape(-1, boxes, 4)
 
 
 class MaskHead(nn.Module):

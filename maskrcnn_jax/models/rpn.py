@@ -36,20 +36,21 @@ class RPNHead(nn.Module):
         anchors = len(self.config.anchor_sizes[0]) * len(self.config.anchor_ratios)
         channels = self.config.channels or levels[0].shape[-1]
 
-        def conv(name, outputs, kernel=1):
-            return Conv(outputs, kernel, dtype=self.dtype, kernel_init=normal_fill(0.01), name=name)
+        def conv(name, outputs, dtype, kernel=1):
+            return Conv(outputs, kernel, dtype=dtype, kernel_init=normal_fill(0.01), name=name)
 
-        hidden, objectness, deltas = (
-            conv("conv", channels, 3),
-            conv("objectness", anchors),
-            conv("deltas", anchors * 4),
+        # Outputs in float32: of bfloat16's few numbers many are equal, and their place would decide the best.
+        hidden = conv("conv", channels, self.dtype, 3)
+        objectness, deltas = (
+            conv("objectness", anchors, jnp.float32),
+            conv("deltas", anchors * 4, jnp.float32),
         )
         batch = levels[0].shape[0]
         outputs = []
         for features, extent in zip(levels, extents, strict=True):
             x = nn.relu(hidden(features, extent))
             outputs.append((objectness(x).reshape(batch, -1), deltas(x).reshape(batch, -1, 4)))
-        return tuple(jnp.concatenate(part, axis=1).astype(jnp.float32) for part in zip(*outputs, strict=True))
+        return tuple(jnp.concatenate(part, axis=1) for part in zip(*outputs, strict=True))
 
 
 class Anchors(NamedTuple):

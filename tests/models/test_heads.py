@@ -17,7 +17,7 @@ from maskrcnn_jax.config import (
     RPNConfig,
 )
 from maskrcnn_jax.models import detections, roi_training
-from maskrcnn_jax.models.heads import C4Heads, Features, FPNHeads, pool, select_class
+from maskrcnn_jax.models.heads import BoxPredictor, C4Heads, Features, FPNHeads, pool, select_class
 from maskrcnn_jax.models.resnet import Stage
 from maskrcnn_jax.models.roi_training import RoITargets
 from maskrcnn_jax.ops.boxes import clip, decode, encode
@@ -63,6 +63,17 @@ def compiled_sampling(with_draw):
 
 def sample_rois(proposals=PROPOSALS, valid=TRUTHS_VALID, key=0, drawn=None):
     return jax.device_get(compiled_sampling(drawn is not None)(proposals, valid, jax.random.key(key), drawn))
+
+
+def test_scores_differ_in_bfloat16_too(rng):
+    """Detections are ordered by score: equal ones would be ordered by their place among the proposals."""
+    x = jnp.asarray(rng.normal(size=(2000, 16)), jnp.bfloat16)
+    predictor = BoxPredictor(dataclasses.replace(C4, dtype="bfloat16"))
+    logits, deltas = jax.jit(lambda key: predictor.init_with_output(key, x)[0])(jax.random.key(0))
+    for values in (logits, deltas):
+        assert values.dtype == jnp.float32
+        assert len(np.unique(values)) > 0.95 * values.size
+        assert len(np.unique(values.astype(jnp.bfloat16))) < 0.5 * values.size
 
 
 def test_ground_truths_join_the_proposals(iou):

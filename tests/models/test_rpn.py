@@ -58,6 +58,18 @@ def test_outputs_are_in_the_order_of_the_anchors(rng):
     np.testing.assert_allclose(deltas, expected.reshape(2, -1, 4), rtol=1e-5)
 
 
+def test_objectness_has_as_many_values_as_anchors_in_bfloat16_too(rng):
+    """Were the last layer rounded to 8 bits, a thousand anchors would share every value near the top."""
+    level = rng.normal(size=(1, 30, 40, 8)).astype(np.float32)
+    inputs = [jnp.asarray(level, jnp.bfloat16)], [jnp.array([[30, 40]], jnp.int32)]
+    head = rpn.RPNHead(dataclasses.replace(CONFIG, channels=None), jnp.bfloat16)
+    logits, deltas = jax.jit(lambda key: head.init_with_output(key, *inputs)[0])(jax.random.key(0))
+    for values in (logits, deltas):
+        assert values.dtype == jnp.float32
+        assert len(np.unique(values)) > 0.95 * values.size
+        assert len(np.unique(values.astype(jnp.bfloat16))) < 0.5 * values.size
+
+
 def test_anchors_and_their_validity(anchors):
     assert anchors.count == (5 * 6 * 6, 3 * 3 * 6)
     extents = [jnp.array([4, 2], jnp.int32), jnp.array([2, 1], jnp.int32)]
