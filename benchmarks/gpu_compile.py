@@ -373,9 +373,7 @@ def main() -> None:
     parser.add_argument("--save", type=Path, help="folder for XLA's texts before and after")
     arguments = parser.parse_args()
     if util.find_spec("jax_cuda12_plugin") is None:
-        sys.exit(
-            "XLA's compiler for CUDA 12 is not installed: pip install -e '.[cuda12]' (about 6 GB, no GPU needed)"
-        )
+        sys.exit("XLA's compiler for CUDA 12 is missing: pip install -e '.[cuda12]' (6 GB, needs no GPU)")
     print(" | ".join(COLUMNS), flush=True)
     for config in arguments.configs:
         for task in arguments.tasks.split(","):
