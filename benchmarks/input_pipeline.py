@@ -32,7 +32,7 @@ from scipy import ndimage
 
 from maskrcnn_jax.data.augment import compose
 from maskrcnn_jax.data.entries import read_records
-from maskrcnn_jax.data.pipeline import _keep_visible, batches
+from maskrcnn_jax.data.pipeline import _renumbered, batches, tight_boxes
 from maskrcnn_jax.data.readers.formats import list_entries
 from maskrcnn_jax.data.records import Record
 from maskrcnn_jax.data.synthetic import draw_records
@@ -237,8 +237,11 @@ def _stage(ops, finish: bool) -> Callable:
     augment = compose(ops)
 
     def run(image, layers, classes, seed):
-        image, layers = augment(image, layers, seed)
-        return (image, *_keep_visible(layers, (classes,), INSTANCES)) if finish else (image, layers)
+        image, layers, _ = augment(image, layers, seed)
+        if not finish:
+            return image, layers
+        boxes, present = tight_boxes(layers, tf.size(classes))
+        return image, boxes, _renumbered(layers, tf.cumsum(tf.cast(present, tf.int32)))
 
     return run
 

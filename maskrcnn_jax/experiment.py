@@ -34,6 +34,7 @@ class DataConfig(Checked):
       validation_images: so many of its last images validate; of `synthetic`, so many more are drawn.
       validation_path: a data set of its own to validate on, in place of `validation_images`.
       images: where a COCO file's names start from; empty looks in the usual places.
+      crowds_are_instances: a COCO file's `iscrowd` means nothing, as where CVAT wrote it.
       prepared: a folder for shards, for a data set that does not fit in memory; empty for none.
       test_images, test_ids: a folder of images without ground truth, and the JSON list of their ids.
       seed, size, train_images: of `synthetic`: the stream of draws, the images' side, and their number.
@@ -48,6 +49,7 @@ class DataConfig(Checked):
     validation_images: Annotated[int, Range(0, 10_000_000)] = 0
     validation_path: str = ""
     images: str = ""
+    crowds_are_instances: bool = False
     prepared: str = ""
     test_images: str = ""
     test_ids: str = ""

@@ -22,16 +22,18 @@ class Batch(NamedTuple):
     Attributes:
       images: RGB, content at the top left, zeros elsewhere.
       sizes: height and width of each image's content, in pixels.
-      boxes: tight boxes of the instances, in pixels; zeros where not `valid`.
+      boxes: of the instances, in pixels, as annotated where no border cut them, else tight; zeros where
+        there are neither instances nor crowds.
       classes: from 0; the background is not a class here.
       valid: False marks padding and crowds among the instances.
-      crowd: True marks a region of many objects that nobody has told apart (COCO's `iscrowd`): it is no
-        ground truth, and what is found in it counts neither as right nor as wrong.
+      crowd: True marks a region of many objects that nobody has told apart (COCO's `iscrowd`), or of those
+        for which there was no room: it is no ground truth, and what is found in it counts neither as right
+        nor as wrong.
       layers: the layer of `instance_map` that holds each instance.
       instance_map: value g + 1 marks a pixel of instance g (row g of `boxes`), 0 background.
         Instances that overlap are in different layers, so nothing is lost.
       index: each image's position in its data set, so that a message can name the image.
-      cut: how many instances of each image found no room among the G and were left out.
+      cut: how many instances of each image found no room and became part of regions to ignore.
     """
 
     images: UInt8[Array, "B H W 3"]

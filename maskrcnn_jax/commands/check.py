@@ -25,6 +25,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("path", type=Path, metavar="PATH", help="folder, or JSON file of a COCO data set")
     parser.add_argument("--format", required=True, choices=FORMATS, help="how the data set is stored")
     parser.add_argument("--images", type=Path, metavar="DIR", help="where a COCO file's names start from")
+    parser.add_argument(
+        "--crowds_are_instances", action="store_true", help="a COCO file's iscrowd means nothing (CVAT)"
+    )
     parser.add_argument("--config", metavar="FILE", help="compare boxes with this model's anchors")
     parser.add_argument(
         "--scale",
@@ -50,7 +53,12 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
       DataError, ValueError: the set cannot even be listed.
     """
-    listing = list_entries(arguments.format, arguments.path, images=arguments.images)
+    listing = list_entries(
+        arguments.format,
+        arguments.path,
+        images=arguments.images,
+        crowds_are_instances=arguments.crowds_are_instances,
+    )
     config = _model(arguments.config) if arguments.config else MaskRCNNConfig.c4()
     columns = TextColumn("checking"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:

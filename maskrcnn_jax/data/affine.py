@@ -8,6 +8,7 @@ import tensorflow as tf
 from jaxtyping import Float32
 
 from maskrcnn_jax.data.colour import Image, Layers, Seed
+from maskrcnn_jax.data.motion import Motion, linear
 
 Signed = float  # an argument that may be negative
 
@@ -23,7 +24,7 @@ def random_affine(
     degrees: float,
     offset_x: Signed,
     offset_y: Signed,
-) -> tuple[Image, Layers]:
+) -> tuple[Image, Layers, Motion]:
     """Shows a square window of an image, `size` pixels wide, under a random similarity.
 
     The scale lies between `smallest` and `largest`, halving as likely as doubling; the angle within
@@ -53,13 +54,23 @@ def random_affine(
     # All layers at once, as channels.
     marks = tf.cast(tf.transpose(layers, [1, 2, 0]), tf.int32)
     marks = _transform(marks, rows, source, size, "NEAREST", "CONSTANT")
-    return tf.cast(tf.round(picture), tf.uint8), tf.cast(tf.transpose(marks, [2, 0, 1]), tf.uint16)
+    marks = tf.cast(tf.transpose(marks, [2, 0, 1]), tf.uint16)
+    return tf.cast(tf.round(picture), tf.uint8), marks, _inverse(rows, source)
 
 
 def _middle(extent: tf.Tensor, side: tf.Tensor, seed: Seed) -> tf.Tensor:
     """Where along an axis a window of `side` pixels has its middle, counted from the first pixel's centre."""
     room = tf.maximum(extent - side, 0.0)
     return (extent - 1) / 2 + room * (tf.random.stateless_uniform([], seed) - 0.5)
+
+
+def _inverse(rows, source: list[tf.Tensor]) -> Motion:
+    """Where a source point goes, counted from the first pixel's corner, given where targets come from."""
+    (a, b), (c, d) = rows
+    determinant = a * d - b * c
+    a, b, c, d = d / determinant, -b / determinant, -c / determinant, a / determinant
+    x, y = (place + 0.5 for place in source)
+    return linear((a, b, 0.5 - a * x - b * y), (c, d, 0.5 - c * x - d * y))
 
 
 def _transform(

@@ -1,7 +1,8 @@
 """Augmentation: each op moves an image and its instances together, as TensorFlow graph code.
 
-An op is one function of (image, layers, seed): uint8 in, uint8 out, random only through `seed`.
-A list of them is written in a config as `({"op": "random_crop", "size": 500}, ...)`.
+An op is one function of (image, layers, seed): uint8 in, uint8 out, random only through `seed`. One that
+moves pixels also returns where they went, so that annotated boxes can follow. A list of them is written in a
+config as `({"op": "random_crop", "size": 500}, ...)`.
 """
 
 from __future__ import annotations
@@ -17,13 +18,15 @@ from jaxtyping import Int
 from maskrcnn_jax.data import colour, degrade
 from maskrcnn_jax.data.affine import random_affine
 from maskrcnn_jax.data.colour import Image, Layers, Seed
+from maskrcnn_jax.data.motion import Motion, Path, linear
 from maskrcnn_jax.errors import UserError
 from maskrcnn_jax.plain_values import nearest
 
-Augmentation = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
+Augmentation = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor, Path]]
+Moved = tuple[Image, Layers, Motion]
 
 
-def random_crop(image: Image, layers: Layers, seed: Seed, *, size: int) -> tuple[Image, Layers]:
+def random_crop(image: Image, layers: Layers, seed: Seed, *, size: int) -> Moved:
     """Cuts out a square of `size` pixels, each place equally likely; what is there of a smaller image."""
     height, width = _size(image)
     crop_height, crop_width = tf.minimum(size, height), tf.minimum(size, width)
@@ -35,7 +38,7 @@ def random_crop(image: Image, layers: Layers, seed: Seed, *, size: int) -> tuple
 
 def resize_shortest_edge(
     image: Image, layers: Layers, seed: Seed, *, sizes: Sequence[int], longest: int
-) -> tuple[Image, Layers]:
+) -> Moved:
     """Scales the shorter side to one of `sizes`, unless the longer one would pass `longest`.
 
     As Detectron2's ResizeShortestEdge, its rounding included.
@@ -45,9 +48,7 @@ def resize_shortest_edge(
     return resize(image, layers, *shortest_edge_size(height, width, shortest, longest))
 
 
-def scale_jitter(
-    image: Image, layers: Layers, seed: Seed, *, smallest: float, largest: float
-) -> tuple[Image, Layers]:
+def scale_jitter(image: Image, layers: Layers, seed: Seed, *, smallest: float, largest: float) -> Moved:
     """Scales both sides by one factor; halving is as likely as doubling, if both are in the range."""
     height, width = _size(image)
     factor = tf.exp(tf.random.stateless_uniform([], seed, math.log(smallest), math.log(largest)))
@@ -56,25 +57,33 @@ def scale_jitter(
     return resize(image, layers, rounded[0], rounded[1])
 
 
-def flip_horizontal(image: Image, layers: Layers, seed: Seed) -> tuple[Image, Layers]:
+def flip_horizontal(image: Image, layers: Layers, seed: Seed) -> Moved:
     """Mirrors left and right in half of the cases."""
     return tf.cond(
         _coin(seed),
-        lambda: (tf.reverse(image, [1]), tf.reverse(layers, [2])),
-        lambda: (image, layers),
+        lambda: (
+            tf.reverse(image, [1]),
+            tf.reverse(layers, [2]),
+            linear((-1, 0, _size(image)[1]), (0, 1, 0)),
+        ),
+        lambda: (image, layers, linear()),
     )
 
 
-def flip_vertical(image: Image, layers: Layers, seed: Seed) -> tuple[Image, Layers]:
+def flip_vertical(image: Image, layers: Layers, seed: Seed) -> Moved:
     """Mirrors top and bottom in half of the cases."""
     return tf.cond(
         _coin(seed),
-        lambda: (tf.reverse(image, [0]), tf.reverse(layers, [1])),
-        lambda: (image, layers),
+        lambda: (
+            tf.reverse(image, [0]),
+            tf.reverse(layers, [1]),
+            linear((1, 0, 0), (0, -1, _size(image)[0])),
+        ),
+        lambda: (image, layers, linear()),
     )
 
 
-def rotate90(image: Image, layers: Layers, seed: Seed) -> tuple[Image, Layers]:
+def rotate90(image: Image, layers: Layers, seed: Seed) -> Moved:
     """Turns by 0, 90, 180 or 270 degrees, each equally likely."""
 
     def turned(x: tf.Tensor, rows: int, columns: int, order: list[int]) -> list[Callable[[], tf.Tensor]]:
@@ -86,8 +95,15 @@ def rotate90(image: Image, layers: Layers, seed: Seed) -> tuple[Image, Layers]:
         ]
 
     quarter = _uniform_int(seed, 4)
+    height, width = _size(image)
+    motions = (
+        linear(),
+        linear((0, 1, 0), (-1, 0, width)),
+        linear((-1, 0, width), (0, -1, height)),
+        linear((0, -1, height), (1, 0, 0)),
+    )
     images, maps = turned(image, 0, 1, [1, 0, 2]), turned(layers, 1, 2, [0, 2, 1])
-    return tf.switch_case(quarter, [lambda k=k: (images[k](), maps[k]()) for k in range(4)])
+    return tf.switch_case(quarter, [lambda k=k: (images[k](), maps[k](), motions[k]) for k in range(4)])
 
 
 OPS = {
@@ -126,10 +142,12 @@ def compose(specs: Sequence[Mapping[str, Any]]) -> Augmentation:
     require_ops(specs)
     steps = [(OPS[spec["op"]], {k: v for k, v in spec.items() if k != "op"}) for spec in specs]
 
-    def augment(image: Image, layers: Layers, seed: Seed) -> tuple[Image, Layers]:
+    def augment(image: Image, layers: Layers, seed: Seed) -> tuple[Image, Layers, Path]:
+        path = []
         for i, (op, arguments) in enumerate(steps):
-            image, layers = op(image, layers, tf.random.fold_in(seed, i), **arguments)
-        return image, layers
+            image, layers, *motion = op(image, layers, tf.random.fold_in(seed, i), **arguments)
+            path += [(matrix, tf.shape(image)[:2]) for matrix in motion]
+        return image, layers, path
 
     return augment
 
@@ -143,13 +161,13 @@ def require_ops(specs: Sequence[Mapping[str, Any]]) -> None:
 
 def crop(
     image: Image, layers: Layers, top: tf.Tensor, left: tf.Tensor, height: tf.Tensor, width: tf.Tensor
-) -> tuple[Image, Layers]:
+) -> Moved:
     """The window of `height` x `width` pixels at (`top`, `left`), which must lie inside."""
     window = (slice(top, top + height), slice(left, left + width))
-    return image[window], layers[(slice(None), *window)]
+    return image[window], layers[(slice(None), *window)], linear((1, 0, -left), (0, 1, -top))
 
 
-def resize(image: Image, layers: Layers, height: tf.Tensor, width: tf.Tensor) -> tuple[Image, Layers]:
+def resize(image: Image, layers: Layers, height: tf.Tensor, width: tf.Tensor) -> Moved:
     """Scales to `height` x `width` pixels as Pillow does.
 
     The image is BILINEAR: corners stay corners, and what shrinks is averaged over its area; values are
@@ -166,7 +184,8 @@ def resize(image: Image, layers: Layers, height: tf.Tensor, width: tf.Tensor) ->
     # Rows are gathered as blocks of memory, columns pixel by pixel: turn the map to have rows both times.
     turned = tf.gather(tf.transpose(layers, [0, 2, 1]), _nearest(width, old_width), axis=1)
     layers = tf.gather(tf.transpose(turned, [0, 2, 1]), _nearest(height, old_height), axis=1)
-    return tf.cast(tf.round(scaled), tf.uint8), layers
+    motion = linear((width / old_width, 0, 0), (0, height / old_height, 0))
+    return tf.cast(tf.round(scaled), tf.uint8), layers, motion
 
 
 def shortest_edge_size(

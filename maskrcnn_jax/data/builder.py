@@ -32,7 +32,7 @@ class InstanceRecords(tfds.core.GeneratorBasedBuilder):
     """
 
     name = NAME
-    VERSION = tfds.core.Version("1.0.0")
+    VERSION = tfds.core.Version("1.1.0")
 
     def __init__(
         self,
@@ -60,6 +60,8 @@ class InstanceRecords(tfds.core.GeneratorBasedBuilder):
                 ),
                 "classes": tfds.features.Sequence(np.int64),
                 "crowd": tfds.features.Sequence(np.bool_),
+                # The bits of float64 numbers, which TFDS would round: five for each instance.
+                "annotated": tfds.features.Sequence(np.int64),
                 "checksum": np.int64,
             }
         )
@@ -167,6 +169,7 @@ def _example(record: Record) -> dict:
         "layers": [io.BytesIO(layer) for layer in layers],
         "classes": record.classes.astype(np.int64),
         "crowd": record.crowd,
+        "annotated": record.annotated.view(np.int64).ravel(),
         "checksum": checksum(image, layers),
     }
 

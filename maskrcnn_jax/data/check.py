@@ -118,6 +118,7 @@ def _look(entry: Entry, grids: list[AnchorGrid], scale: float, fragments: float,
     if record is None:
         return _Image(faults, doubts)
     height, width = record.size
+    boxes = record.boxes[record.boxes.any(axis=1)]  # those without pixels fit no anchor
     scaled = (round(height * scale), round(width * scale))
     return _Image(
         faults,
@@ -129,8 +130,8 @@ def _look(entry: Entry, grids: list[AnchorGrid], scale: float, fragments: float,
         ],
         hashlib.blake2b(record.image.tobytes() + bytes(str(record.size), "ascii"), digest_size=16).digest(),
         record.size,
-        record.boxes,
-        best_anchor_iou(record.boxes * np.float32(scale), scaled, grids).astype(np.float32),
+        boxes,
+        best_anchor_iou(boxes * np.float32(scale), scaled, grids).astype(np.float32),
         _overlapping(record),
         measure_shift(record) if shift else None,
     )

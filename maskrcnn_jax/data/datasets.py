@@ -27,10 +27,10 @@ def load_split(data: DataConfig, split: str, *, progress: Progress | None = None
     Args:
       data: `format` says how to read. `synthetic` draws `train_images` and `validation_images` from
         disjoint random streams. `mask_folder`, `coco` and `labels` read `path` (and, for COCO, the folder
-        `images`, if it is not in a usual place); validation is all of `validation_path` if that is given,
-        else the last `validation_images` of `path`, which may be empty where only `validation_path` is
-        wanted. With `prepared`, a folder, these formats are written there as shards once, and training
-        reads record by record instead of holding all.
+        `images`, if it is not in a usual place, and `crowds_are_instances`); validation is all of
+        `validation_path` if that is given, else the last `validation_images` of `path`, which may be empty
+        where only `validation_path` is wanted. With `prepared`, a folder, these formats are written there as
+        shards once, and training reads record by record instead of holding all.
         `test_images` and `test_ids` name a folder of images without ground truth and the JSON list of
         their `file_name` and `id`.
       split: `train`, `validation` or `test`.
@@ -108,7 +108,12 @@ def _split_listing(data: DataConfig, split: str) -> Listing:
 def _listing(data: DataConfig, path: str) -> Listing:
     if not path or not Path(path).exists():
         raise UserError(f"the data folder {path} does not exist: set data.path to where the data set is")
-    listing = list_entries(data.format, path, images=data.images or None)
+    listing = list_entries(
+        data.format,
+        path,
+        images=data.images or None,
+        crowds_are_instances=data.crowds_are_instances,
+    )
     if listing.faults:
         raise DataError(listing.faults)
     return listing

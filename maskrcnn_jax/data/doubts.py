@@ -33,7 +33,7 @@ def shape_doubts(record: Record, origins: list[str], fragments: float) -> Iterat
     found = {
         n: _pieces(record.layers[record.layer[n], y0:y1, x0:x1] == n + 1)
         for n, (x0, y0, x1, y1) in enumerate(record.boxes.astype(int))
-        if not record.crowd[n]
+        if x0 < x1 and not record.crowd[n]
     }
     shares = {n: pieces.sum() / np.prod(record.size) for n, pieces in found.items()}
     for n, pieces in found.items():

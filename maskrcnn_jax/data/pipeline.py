@@ -11,15 +11,19 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from jaxtyping import Bool, Float32, Int, Shaped, UInt16
+from jaxtyping import Bool, Float32, Int, UInt16
 
 from maskrcnn_jax.data.augment import Augmentation, compose
+from maskrcnn_jax.data.motion import follow
 from maskrcnn_jax.data.records import Record
 from maskrcnn_jax.errors import UserError
 from maskrcnn_jax.structures import Batch
 
-# From a record's index to its image, layers, classes, crowd, and the layer of each instance.
+# From a record's index to its image, layers, annotated boxes, classes, crowd, and the layer of each instance.
 Read = Callable[[tf.Tensor], tuple[tf.Tensor, ...]]
+
+_CELLS = 4  # along each side: instances beyond `max_instances` become a region in each of 4 x 4 parts
+REGIONS = _CELLS**2  # rows of a batch past `max_instances`
 
 
 def batches(
@@ -45,8 +49,9 @@ def batches(
       augment: the ops and their arguments, as `augment.compose` takes them.
       canvas: height and width to which every image is padded.
       batch_size: images of one step, over all processes.
-      max_instances: G. Of an image with more instances the first G stay; the pixels of the others become
-        background, and `Batch.cut` says how many they were.
+      max_instances: of an image with more instances the first stay, and `Batch.cut` says how many were not
+        among them. These become regions to ignore, as crowds are: rows for them follow, so that a batch
+        has G = max_instances + 16.
       seed: of the order and of the augmentation.
       shares: by beginning of the records' names, which share of the draws they get, each of them as often
         as the next; None draws all records equally often.
@@ -133,28 +138,36 @@ def _sampler(
     seed: int,
 ) -> Callable[[tf.Tensor], Batch]:
     """Graph code that makes one sample, a Batch without its first axis, from its number."""
+    rows = max_instances + REGIONS
 
     def make_sample(number: tf.Tensor) -> Batch:
         index = tf.gather(tf.constant(deck), _permuted(number, len(deck), seed))
-        image, layers, classes, crowd, layer = read(index)
+        image, layers, annotated, *fields = read(index)
         key = tf.stack([tf.constant(seed, tf.int64), number])
-        image, layers = augment(image, layers, key)
-        layers, boxes, (classes, crowd, layer), cut = _keep_visible(
-            layers, (classes, crowd, layer), max_instances
-        )
+        before = tf.shape(image)[:2]
+        image, layers, path = augment(image, layers, key)
+        size = tf.shape(image)[:2]
+        boxes, present = tight_boxes(layers, tf.shape(annotated)[0])
+        followed, right = follow(annotated, before, path)
+        boxes = tf.where(right[:, None], followed, boxes)
+        rank = tf.cumsum(tf.cast(present, tf.int32))
+        stays, beyond = present & (rank <= max_instances), present & (rank > max_instances)
+        regions = _regions(tf.boolean_mask(boxes, beyond), size)
+        layers = _renumbered(layers, tf.where(stays, rank, 0))
+        boxes, classes, crowd, layer = (tf.boolean_mask(field, stays) for field in (boxes, *fields))
         # Too large images are cut here and refused by `_checked`, which knows their names.
         content, content_layers = image[: canvas[0], : canvas[1]], layers[:, : canvas[0], : canvas[1]]
         return Batch(
             images=_pad(content, (*canvas, 3)),
-            sizes=tf.shape(image)[:2],
-            boxes=_pad(boxes, (max_instances, 4)),
-            classes=_pad(classes, (max_instances,)),
-            valid=_pad(~crowd, (max_instances,)),
-            crowd=_pad(crowd, (max_instances,)),
-            layers=_pad(layer, (max_instances,)),
+            sizes=size,
+            boxes=tf.concat([_pad(boxes, (max_instances, 4)), regions], axis=0),
+            classes=_pad(classes, (rows,)),
+            valid=_pad(~crowd, (rows,)),
+            crowd=tf.concat([_pad(crowd, (max_instances,)), regions[:, 2] > 0], axis=0),
+            layers=_pad(layer, (rows,)),
             instance_map=_pad(content_layers, (depth, *canvas)),
             index=tf.cast(index, tf.int32),
-            cut=cut,
+            cut=tf.reduce_sum(tf.cast(beyond, tf.int32)),
         )
 
     return make_sample
@@ -190,24 +203,26 @@ def _in_memory(records: Sequence[Record]) -> tuple[Read, int]:
 
     images = field([record.image for record in records])
     layers = field([record.layers for record in records])
+    boxes = field([record.annotated_boxes for record in records])
     classes = field([record.classes for record in records])
     crowd = field([record.crowd for record in records])
     layer = field([record.layer for record in records])
     shapes = tf.constant([record.layers.shape for record in records])
 
     def read(index: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        fields = (images, layers, classes, crowd, layer)
+        fields = (images, layers, boxes, classes, crowd, layer)
         flat = [values[ends[index] : ends[index + 1]] for values, ends in fields]
         depth, height, width = tf.unstack(shapes[index])
-        return tf.reshape(flat[0], [height, width, 3]), tf.reshape(flat[1], [depth, height, width]), *flat[2:]
+        shapes_of = ([height, width, 3], [depth, height, width], [-1, 4])
+        return *map(tf.reshape, flat, shapes_of), *flat[3:]
 
     return read, max(len(record.layers) for record in records)
 
 
 def _on_demand(records: Sequence[Record], failures: list[Exception]) -> tuple[Read, int]:
     """As `_in_memory`, but each record is read when its turn comes; `failures` gets what that raises."""
-    kinds = ((tf.uint8, (None, None, 3)), (tf.uint16, (None, None, None)), (tf.int32, (None,)))
-    kinds += ((tf.bool, (None,)), (tf.int32, (None,)))
+    kinds = ((tf.uint8, (None, None, 3)), (tf.uint16, (None, None, None)), (tf.float32, (None, 4)))
+    kinds += ((tf.int32, (None,)), (tf.bool, (None,)), (tf.int32, (None,)))
 
     def load(index: np.int64) -> tuple[np.ndarray, ...]:
         try:
@@ -215,7 +230,8 @@ def _on_demand(records: Sequence[Record], failures: list[Exception]) -> tuple[Re
         except Exception as error:
             failures.append(error)
             raise
-        return record.image, record.layers, record.classes, record.crowd, record.layer
+        boxes = record.annotated_boxes
+        return record.image, record.layers, boxes, record.classes, record.crowd, record.layer
 
     def read(index: tf.Tensor) -> tuple[tf.Tensor, ...]:
         fields = tf.numpy_function(load, [index], [dtype for dtype, _ in kinds], stateful=False)
@@ -231,24 +247,23 @@ def _permuted(number: tf.Tensor, count: int, seed: int) -> Int[tf.Tensor, ""]:
     return tf.random.experimental.index_shuffle(place, key, tf.constant(count - 1, tf.int64))
 
 
-def _keep_visible(
-    layers: UInt16[tf.Tensor, "L H W"],
-    fields: Sequence[Shaped[tf.Tensor, "N"]],
-    max_instances: int,
-) -> tuple[tf.Tensor, tf.Tensor, list[tf.Tensor], tf.Tensor]:
-    """Drops instances without pixels and those past `max_instances`; numbers the others 1..n in order.
+def _regions(boxes: Float32[tf.Tensor, "N 4"], size: tf.Tensor) -> Float32[tf.Tensor, "R 4"]:
+    """Boxes around those of `boxes` whose middles lie in one part of the image; 0 where there are none."""
+    middles = tf.reverse(boxes[:, :2] + boxes[:, 2:], [1]) / 2
+    place = tf.cast(_CELLS * middles / tf.cast(size, tf.float32), tf.int32)
+    place = tf.minimum(place, _CELLS - 1)
+    part = place[:, 0] * _CELLS + place[:, 1]
+    low = tf.math.unsorted_segment_min(boxes[:, :2], part, REGIONS)
+    high = tf.math.unsorted_segment_max(boxes[:, 2:], part, REGIONS)
+    return tf.where(high[:, :1] > 0, tf.concat([low, high], axis=1), 0.0)
 
-    Returns:
-      The renumbered layers; tight boxes and `fields` of what stays; how many were past the end.
-    """
-    boxes, present = tight_boxes(layers, tf.shape(fields[0])[0])
-    rank = tf.cumsum(tf.cast(present, tf.int32))
-    stays = present & (rank <= max_instances)
-    new_values = tf.concat([[0], tf.where(stays, rank, 0)], axis=0)
-    layers = tf.gather(tf.cast(new_values, tf.uint16), tf.cast(layers, tf.int32))
-    kept = tf.where(stays)[:, 0]
-    cut = tf.maximum(tf.reduce_sum(tf.cast(present, tf.int32)) - max_instances, 0)
-    return layers, tf.gather(boxes, kept), [tf.gather(field, kept) for field in fields], cut
+
+def _renumbered(
+    layers: UInt16[tf.Tensor, "L H W"], values: Int[tf.Tensor, "N"]
+) -> UInt16[tf.Tensor, "L H W"]:
+    """Instance n's pixels with `values[n]`; 0 makes them background."""
+    new_values = tf.cast(tf.concat([[0], values], axis=0), tf.uint16)
+    return tf.gather(new_values, tf.cast(layers, tf.int32))
 
 
 def _pad(values: tf.Tensor, shape: tuple[int, ...]) -> tf.Tensor:

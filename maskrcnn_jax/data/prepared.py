@@ -106,4 +106,5 @@ def _record(fields) -> Record:
         np.stack([np.asarray(Image.open(io.BytesIO(layer))) for layer in layers]),
         np.array(fields["classes"].int64_list.value, np.int32),
         np.array(fields["crowd"].int64_list.value, bool),
+        np.array(fields["annotated"].int64_list.value, np.int64).view(np.float64).reshape(-1, 5),
     )

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float32, Int32, UInt8, UInt16
+from jaxtyping import Bool, Float32, Float64, Int32, UInt8, UInt16
 
 from maskrcnn_jax.errors import UserError
 from maskrcnn_jax.masks.crops import Crop
@@ -49,10 +49,13 @@ class Record:
       classes: of each instance, from 0.
       crowd: regions of many objects that nobody has told apart: what is found there counts neither as
         right nor as wrong. None means that there are no such regions.
+      annotated: the box (x, y, width, height) and the area of each instance, in pixels, as their author
+        wrote them down: COCO compares these, not those of the mask. NaN, or None for all, where nothing
+        else was written than the mask says.
 
     Raises:
-      DataError: an array has another shape or type than above, or an instance has no pixels or
-        is in several layers.
+      DataError: an array has another shape or type than above, an instance has neither pixels nor an
+        annotated box, or it is in several layers.
     """
 
     image_id: int
@@ -61,10 +64,13 @@ class Record:
     layers: UInt16[np.ndarray, "L H W"]
     classes: Int32[np.ndarray, "N"]
     crowd: Bool[np.ndarray, "N"] | None = None
+    annotated: Float64[np.ndarray, "N 5"] | None = None
 
     def __post_init__(self):
         if self.crowd is None:
             object.__setattr__(self, "crowd", np.zeros(len(self.classes), bool))
+        if self.annotated is None:
+            object.__setattr__(self, "annotated", np.full((len(self.classes), 5), np.nan))
         faults = _shape_faults(self)
         if not faults:
             faults = _instance_faults(self)
@@ -83,7 +89,7 @@ class Record:
 
     @cached_property
     def boxes(self) -> Float32[np.ndarray, "N 4"]:
-        """Tight XYXY boxes in pixels; the far sides are the last pixel + 1."""
+        """Tight XYXY boxes in pixels; the far sides are the last pixel + 1. Without pixels a box is 0."""
         layer, rows, cols = np.nonzero(self.layers)
         instance = self.layers[layer, rows, cols] - 1
         low = np.full((2, len(self.classes)), np.iinfo(np.int64).max)
@@ -91,7 +97,17 @@ class Record:
         for axis, position in enumerate((cols, rows)):
             np.minimum.at(low[axis], instance, position)
             np.maximum.at(high[axis], instance, position + 1)
+        low[:, high[0] == 0] = 0
         return np.concatenate([low, high]).T.astype(np.float32)
+
+    @property
+    def annotated_boxes(self) -> Float32[np.ndarray, "N 4"]:
+        """XYXY boxes as annotated, cut at the image's border; NaN where there is none of any area."""
+        low, sides = self.annotated[:, :2], self.annotated[:, 2:4]
+        limit = np.array(self.size[::-1])
+        boxes = np.concatenate([np.clip(low, 0, limit), np.clip(low + sides, 0, limit)], axis=1)
+        boxes[(boxes[:, 2:] <= boxes[:, :2]).any(axis=1)] = np.nan
+        return boxes.astype(np.float32)
 
     def mask(self, n: int) -> Bool[np.ndarray, "H W"]:
         """The pixels of instance n."""
@@ -159,6 +175,9 @@ def _shape_faults(record: Record) -> list[tuple[str, str]]:
     if record.crowd.dtype != np.bool_ or record.crowd.shape != classes.shape:
         found = f"crowd is {record.crowd.dtype} {record.crowd.shape}"
         faults.append((found, "give (N,) bool, one for each instance"))
+    if record.annotated.dtype != np.float64 or record.annotated.shape != (*classes.shape, 5):
+        found = f"annotated is {record.annotated.dtype} {record.annotated.shape}"
+        faults.append((found, "give (N, 5) float64: x, y, width, height, area"))
     return faults
 
 
@@ -168,7 +187,8 @@ def _instance_faults(record: Record) -> list[tuple[str, str]]:
         found = f"layers hold instance {record.layers.max()}, classes {count} instances"
         return [(found, "give each instance a class")]
     places = (_pixel_counts(record.layers, count) > 0).sum(axis=0)
-    empty, split = np.flatnonzero(places == 0), np.flatnonzero(places > 1)
+    empty = np.flatnonzero((places == 0) & np.isnan(record.annotated[:, :4]).any(axis=1))
+    split = np.flatnonzero(places > 1)
     faults = [(f"instance {n} has no pixels", "leave it out") for n in empty]
     return faults + [(f"instance {n} is in several layers", "put it into one") for n in split]
 

@@ -76,8 +76,9 @@ def to_coco(records: Iterable[Record], categories: Categories = ("nucleus",)) ->
       categories: names of the classes, with their ids or without.
 
     Returns:
-      `images`, `categories`, `annotations`; an annotation has a compressed RLE, its area and its tight
-      XYWH box in pixels. Annotation ids count from 1, in the order of the instances.
+      `images`, `categories`, `annotations`; an annotation has a compressed RLE, and its area and XYWH box
+      in pixels as they were annotated, else those of its mask. Annotation ids count from 1, in the order of
+      the instances.
 
     Raises:
       UserError: lists the records with classes out of range, and the image ids that occur twice.
@@ -160,19 +161,21 @@ def _ids(categories: Categories) -> list[int]:
 def _annotations(record: Record, ids: Sequence[int]) -> list[Row]:
     """The instances of a record as annotations without an id."""
     codes = rles_of_labels(record.layers, len(record.classes))
-    boxes = rle.toBbox(codes).tolist() if codes else []
-    return [
-        {
-            "image_id": record.image_id,
-            "category_id": ids[k],
-            "segmentation": _as_text(code),
-            # One by one: pycocotools 2.0.11 cannot measure more than 255 codes at once under NumPy 2.
-            "area": int(rle.area(code)),
-            "bbox": box,
-            "iscrowd": int(crowd),
-        }
-        for code, box, k, crowd in zip(codes, boxes, record.classes, record.crowd, strict=True)
-    ]
+    rows = []
+    for code, k, crowd, annotated in zip(codes, record.classes, record.crowd, record.annotated, strict=True):
+        # One by one: pycocotools 2.0.11 cannot measure more than 255 codes at once under NumPy 2.
+        box, area = rle.toBbox(code).tolist(), int(rle.area(code))
+        rows.append(
+            {
+                "image_id": record.image_id,
+                "category_id": ids[k],
+                "segmentation": _as_text(code),
+                "area": area if np.isnan(annotated[4]) else float(annotated[4]),
+                "bbox": box if np.isnan(annotated[:4]).any() else annotated[:4].tolist(),
+                "iscrowd": int(crowd),
+            }
+        )
+    return rows
 
 
 def _mean(precision: np.ndarray) -> float:

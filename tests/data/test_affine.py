@@ -23,7 +23,7 @@ def test_a_window_that_is_not_turned_is_a_part_of_the_image_or_its_mirror_image(
     image, layers = pictures(rng)
     mirrored = set()
     for seed in seeds(20):
-        out, maps = random_affine(image, layers, seed, size=40, **STILL)
+        out, maps, _ = random_affine(image, layers, seed, size=40, **STILL)
         flip = not np.array_equal(out, image)
         mirrored.add(flip)
         np.testing.assert_array_equal(out, image[:, ::-1] if flip else image)
@@ -36,7 +36,7 @@ def test_windows_lie_everywhere_in_the_image_and_stay_inside(rng):
     image = np.zeros((40, 40, 3), np.uint8)
     seen = np.zeros(1601, bool)
     for seed in seeds(60):
-        _, maps = random_affine(image, layers, seed, size=16, **STILL)
+        _, maps, _ = random_affine(image, layers, seed, size=16, **STILL)
         seen[maps.numpy()] = True
     assert not seen[0], "a window left the image"
     assert seen[1:].mean() > 0.8
@@ -50,7 +50,7 @@ def test_a_disc_keeps_its_shape_and_takes_the_scale(scale, degrees):
     arguments = STILL | {"smallest": scale, "largest": scale, "degrees": degrees}
     size = int(80 * scale)
     for seed in seeds(6):
-        out, maps = random_affine(image, disc[None].astype(np.uint16), seed, size=size, **arguments)
+        out, maps, _ = random_affine(image, disc[None].astype(np.uint16), seed, size=size, **arguments)
         boxes, present = tight_boxes(maps, tf.constant(1))
         sides = (boxes[0, 2:] - boxes[0, :2]).numpy()
         assert present[0]
@@ -76,5 +76,5 @@ def test_the_offset_moves_the_image_to_where_its_labels_lie(rng):
     image = np.repeat(np.roll(layers[0], (1, -2), (0, 1))[..., None] * 100, 3, axis=2).astype(np.uint8)
     for seed in seeds(6):
         arguments = STILL | {"offset_x": 2.0, "offset_y": -1.0}
-        out, maps = random_affine(image, layers, seed, size=40, **arguments)
+        out, maps, _ = random_affine(image, layers, seed, size=40, **arguments)
         np.testing.assert_array_equal(out[..., 0] == 100, maps[0] == 1)

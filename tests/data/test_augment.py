@@ -66,7 +66,7 @@ def test_marks_on_the_image_move_with_their_instances(name, rng):
     augment = compose([{"op": name, **ARGUMENTS[name]}])
     outputs = set()
     for seed in seeds(12):
-        out, maps = (x.numpy() for x in augment(image, layers, seed))
+        out, maps = (x.numpy() for x in augment(image, layers, seed)[:2])
         assert out.dtype == np.uint8 and maps.dtype == np.uint16
         assert out.shape[:2] == maps.shape[1:] and len(maps) == 2
         pure = maps[0] > 0  # outside of the image nothing is marked
@@ -106,7 +106,7 @@ def test_flips_and_turns_are_the_symmetries_they_say(rng):
 def test_both_layers_turn_alike(rng):
     image, layers = blocks(rng)
     for seed in seeds(12):
-        _, maps = OPS["rotate90"](image, layers, seed)
+        _, maps, _ = OPS["rotate90"](image, layers, seed)
         k = next(k for k in range(4) if np.array_equal(np.rot90(layers[0], k), maps[0]))
         np.testing.assert_array_equal(np.rot90(layers[1], k), maps[1])
 
@@ -120,9 +120,9 @@ def test_crops_reach_every_border():
 
 def test_a_crop_takes_what_is_there_of_a_smaller_image(rng):
     image, layers = blocks(rng)
-    out, maps = OPS["random_crop"](image, layers, seeds(1)[0], size=35)
+    out, maps, _ = OPS["random_crop"](image, layers, seeds(1)[0], size=35)
     assert out.shape == (30, 35, 3) and maps.shape == (2, 30, 35)
-    out, maps = OPS["random_crop"](image, layers, seeds(1)[0], size=500)
+    out, maps, _ = OPS["random_crop"](image, layers, seeds(1)[0], size=500)
     np.testing.assert_array_equal(out, image)
     np.testing.assert_array_equal(maps, layers)
 
@@ -133,7 +133,7 @@ def test_resize_equals_pillow(size, rng):
         (80, 60), Image.Resampling.BICUBIC
     )
     labels = rng.integers(0, 256, (60, 80), np.uint8)
-    image, layers = resize(np.asarray(smooth), labels[None].astype(np.uint16), *map(tf.constant, size))
+    image, layers, _ = resize(np.asarray(smooth), labels[None].astype(np.uint16), *map(tf.constant, size))
     expected = np.asarray(smooth.resize(size[::-1], Image.Resampling.BILINEAR))
     assert np.abs(image.numpy().astype(int) - expected).max() <= 1
     nearest = np.asarray(Image.fromarray(labels).resize(size[::-1], Image.Resampling.NEAREST))
@@ -146,7 +146,7 @@ def test_nearest_equals_pillow_where_a_centre_falls_on_an_edge():
         labels = np.arange(old, dtype=np.uint8)[None]
         image, layers = np.zeros((1, old, 3), np.uint8), labels[None].astype(np.uint16)
         for new in range(1, 1000, 23):
-            _, scaled = resize(image, layers, tf.constant(1), tf.constant(new))
+            _, scaled, _ = resize(image, layers, tf.constant(1), tf.constant(new))
             expected = np.asarray(Image.fromarray(labels).resize((new, 1), Image.Resampling.NEAREST))
             np.testing.assert_array_equal(scaled[0], expected)
 
@@ -170,7 +170,7 @@ def test_scale_jitter_keeps_the_shape_and_halves_as_often_as_it_doubles():
     image, layers = np.zeros((40, 60, 3), np.uint8), np.zeros((1, 40, 60), np.uint16)
     heights = []
     for seed in seeds(150):
-        out, maps = OPS["scale_jitter"](image, layers, seed, smallest=0.5, largest=2.0)
+        out, maps, _ = OPS["scale_jitter"](image, layers, seed, smallest=0.5, largest=2.0)
         assert out.shape[:2] == maps.shape[1:] and abs(out.shape[1] - 1.5 * out.shape[0]) <= 1
         heights.append(out.shape[0])
     assert 20 <= min(heights) < 23 and 72 < max(heights) <= 80
@@ -221,11 +221,13 @@ def test_resize_golden(golden):
             continue
         shortest, longest = (int(part.lstrip("shortmax")) for part in name.split("_"))
         size = shortest_edge_size(*map(tf.constant, image.shape[:2]), tf.constant(shortest), longest)
-        out, _ = resize(image, arrays["label_map"][None].astype(np.uint16), *size)
+        out, *_ = resize(image, arrays["label_map"][None].astype(np.uint16), *size)
         assert out.shape == arrays[name].shape
         assert np.abs(out.numpy().astype(int) - arrays[name]).max() <= 1
     expected = arrays["label_map_nearest"]
-    _, layers = resize(image, arrays["label_map"][None].astype(np.uint16), *map(tf.constant, expected.shape))
+    _, layers, _ = resize(
+        image, arrays["label_map"][None].astype(np.uint16), *map(tf.constant, expected.shape)
+    )
     np.testing.assert_array_equal(layers[0], expected)
 
 
@@ -235,11 +237,11 @@ def test_crop_resize_flip_golden(golden):
     numbers = np.arange(1, len(arrays["masks"]) + 1, dtype=np.uint16)
     layers = arrays["masks"] * numbers[:, None, None]
     left, top, width, height = map(int, arrays["crop_xywh"])
-    image, layers = crop(arrays["image_bgr"], layers, top, left, height, width)
+    image, layers, _ = crop(arrays["image_bgr"], layers, top, left, height, width)
     size = shortest_edge_size(*map(tf.constant, (height, width)), tf.constant(int(arrays["short_edge"])), 800)
-    image, layers = resize(image, layers, *size)
+    image, layers, _ = resize(image, layers, *size)
     flipped = (OPS["flip_horizontal"](image, layers, seed) for seed in seeds(20))
-    image, layers = next(pair for pair in flipped if not np.array_equal(pair[1], layers))
+    image, layers, _ = next(moved for moved in flipped if not np.array_equal(moved[1], layers))
     assert np.abs(image.numpy().astype(int) - arrays["out_image_bgr"]).max() <= 1
     boxes, present = tight_boxes(layers, len(numbers))
     kept = np.flatnonzero(present)

@@ -192,8 +192,8 @@ COCO_FAULTS = {
         "annotation 2 .*: has the same pixels as annotation 1",
     ),
     "empty mask": (
-        [{"segmentation": {"size": [40, 50], "counts": [2000]}}],
-        "annotation 1 .*covers no pixel",
+        [{"segmentation": SQUARE}, {"segmentation": {"size": [40, 50], "counts": [2000]}}],
+        "annotation 2 .*covers no pixel and is left out; delete",
     ),
     "mask of another size": (
         [{"segmentation": {"size": [4, 5], "counts": [20]}}],
@@ -365,7 +365,7 @@ def test_the_anchors_are_those_of_the_config(folders, capsys, tmp_path):
 
 def test_progress_and_crowds(tmp_path):
     whole = {"size": list(SIZE), "counts": [0, 2000]}
-    path = coco_file(tmp_path, [{"segmentation": whole, "iscrowd": 1}])
+    path = coco_file(tmp_path, [{"segmentation": whole, "iscrowd": 1}, {"segmentation": SQUARE}])
     calls = []
     found = survey(
         list_entries("coco", path),

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from maskrcnn_jax.data.pipeline import batches, hide_gpus_from_tensorflow, make_deck, tight_boxes
+from maskrcnn_jax.data.pipeline import REGIONS, batches, hide_gpus_from_tensorflow, make_deck, tight_boxes
 from maskrcnn_jax.data.records import Record, encode_layers
 from maskrcnn_jax.data.synthetic import draw_records
+from maskrcnn_jax.ops.matching import ignore_crowds
 
 AUGMENT = (
     {"op": "random_crop", "size": 40},
@@ -71,13 +72,15 @@ def assert_consistent(batch):
         assert not maps[:, height:].any() and not maps[:, :, width:].any()
         assert not batch.images[b, height:].any() and not batch.images[b, :, width:].any()
         count = batch.valid[b].sum()
+        regions = batch.crowd[b, -REGIONS:]
+        assert regions.any() == (batch.cut[b] > 0) and batch.boxes[b, -REGIONS:][regions].any(axis=1).all()
         assert batch.valid[b, :count].all() and set(np.unique(maps)) <= set(range(count + 1))
         for g in range(count):
             layer, rows, cols = np.nonzero(maps == g + 1)
             assert set(layer) == {batch.layers[b, g]}
             tight = [cols.min(), rows.min(), cols.max() + 1, rows.max() + 1]
             assert batch.boxes[b, g].tolist() == tight
-        assert not batch.boxes[b, count:].any()
+        assert not batch.boxes[b, count:][~batch.crowd[b, count:]].any()
         assert not batch.classes[b, count:].any() and not batch.layers[b, count:].any()
 
 
@@ -88,24 +91,25 @@ def test_without_augmentation_a_batch_holds_the_record():
     np.testing.assert_array_equal(batch.images[0, :20, :30], record.image)
     np.testing.assert_array_equal(batch.instance_map[0, :, :20, :30], record.layers)
     assert batch.sizes.tolist() == [[20, 30]] and batch.cut.tolist() == [0] and batch.index.tolist() == [0]
-    assert batch.valid.tolist() == [[True, True, True, False, False]]
+    assert batch.valid[0, :5].tolist() == [True, True, True, False, False]
+    assert not batch.valid[0, 5:].any() and not batch.crowd.any()
     assert batch.boxes[0, :3].tolist() == [[0, 0, 8, 5], [6, 3, 30, 20], [7, 4, 30, 20]]
-    assert batch.classes.tolist() == [[0, 1, 2, 0, 0]]
-    assert batch.layers.tolist() == [[0, 1, 2, 0, 0]]
+    assert batch.classes[0, :5].tolist() == [0, 1, 2, 0, 0]
+    assert batch.layers[0, :5].tolist() == [0, 1, 2, 0, 0]
     assert_consistent(batch)
 
 
 def test_dtypes_and_shapes_are_those_of_a_batch(drawn):
     batch = next(stream(drawn, augment=AUGMENT, batch_size=3))
-    depth = max(len(record.layers) for record in drawn)
+    depth, rows = max(len(record.layers) for record in drawn), 10 + REGIONS
     expected = {
         "images": (np.uint8, (3, 64, 64, 3)),
         "sizes": (np.int32, (3, 2)),
-        "boxes": (np.float32, (3, 10, 4)),
-        "classes": (np.int32, (3, 10)),
-        "valid": (np.bool_, (3, 10)),
-        "crowd": (np.bool_, (3, 10)),
-        "layers": (np.int32, (3, 10)),
+        "boxes": (np.float32, (3, rows, 4)),
+        "classes": (np.int32, (3, rows)),
+        "valid": (np.bool_, (3, rows)),
+        "crowd": (np.bool_, (3, rows)),
+        "layers": (np.int32, (3, rows)),
         "instance_map": (np.uint16, (3, depth, 64, 64)),
         "index": (np.int32, (3,)),
         "cut": (np.int32, (3,)),
@@ -137,7 +141,7 @@ def test_instances_outside_the_crop_go_and_the_others_keep_their_order():
 def test_instances_past_the_limit_are_cut_from_the_end_and_counted():
     record = record_of([box_mask(0, 3 * n, 20, 3 * n + 2) for n in range(7)])
     batch = next(stream([record], max_instances=4))
-    assert batch.cut.tolist() == [3] and batch.classes.tolist() == [[0, 1, 2, 3]]
+    assert batch.cut.tolist() == [3] and batch.classes[0, :4].tolist() == [0, 1, 2, 3]
     assert batch.instance_map.max() == 4
     assert_consistent(batch)
     assert next(stream([record], max_instances=7)).cut.tolist() == [0]
@@ -147,11 +151,65 @@ def test_a_crowd_keeps_its_box_but_is_no_ground_truth():
     masks = [box_mask(0, 0, 5, 8), box_mask(3, 6, 20, 30), box_mask(10, 0, 14, 4)]
     record = dataclasses.replace(record_of(masks), crowd=np.array([False, True, False]))
     batch = next(stream([record], max_instances=5))
-    assert batch.valid.tolist() == [[True, False, True, False, False]]
-    assert batch.crowd.tolist() == [[False, True, False, False, False]]
+    assert batch.valid[0, :3].tolist() == [True, False, True] and batch.valid.sum() == 2
+    assert batch.crowd[0, :3].tolist() == [False, True, False] and batch.crowd.sum() == 1
     assert batch.boxes[0, 1].tolist() == [6, 3, 30, 20]
     flipped = next(stream([record], max_instances=2, augment=[{"op": "random_crop", "size": 500}]))
-    assert flipped.crowd.tolist() == [[False, True]] and flipped.cut.tolist() == [1]
+    assert flipped.crowd[0, :2].tolist() == [False, True] and flipped.cut.tolist() == [1]
+    assert flipped.crowd.sum() == 2, "the third is a region of its own"
+
+
+def test_instances_past_the_limit_are_regions_to_ignore():
+    """Whoever finds one of them is not told that it is background."""
+    record = record_of([box_mask(5 * i, 6 * j, 5 * i + 4, 6 * j + 4) for i in range(4) for j in range(5)])
+    for limit in (1, 7, 19):
+        batch = next(stream([record], max_instances=limit))
+        assert_consistent(batch)
+        boxes, crowd = batch.boxes[0], batch.crowd[0]
+        assert batch.cut[0] == 20 - limit and not crowd[:limit].any()
+        np.testing.assert_array_equal(boxes[:limit], record.boxes[:limit])
+        labels = ignore_crowds(np.zeros(20, np.int8), record.boxes, boxes, crowd)
+        assert (np.asarray(labels)[limit:] == -1).all()
+        ground = np.array([[0, 0, 4, 4]], np.float32)  # of the first instance, far from all others
+        assert ignore_crowds(np.zeros(1, np.int8), ground, boxes, crowd)[0] == 0
+
+
+def annotated(record, by):
+    """The record with boxes that reach `by` pixels beyond the tight ones: left, up, right, down."""
+    x0, y0, x1, y1 = (record.boxes + np.array([-1, -1, 1, 1]) * by).T.astype(float)
+    rows = np.stack([x0, y0, x1 - x0, y1 - y0, np.full(len(x0), 5.0)], axis=1)
+    return dataclasses.replace(record, annotated=rows)
+
+
+def test_boxes_are_those_of_the_annotation_unless_a_crop_cut_the_instance():
+    masks = [box_mask(4, 4, 12, 14), box_mask(4, 20, 12, 28), box_mask(14, 10, 19, 20)]
+    plain, by = record_of(masks), np.array([0.25, 0.5, 0.125, 0.75])
+    record = annotated(plain, by)
+    record.annotated[2, :4] = np.nan
+    crops = [{"op": "random_crop", "size": 16}, {"op": "flip_horizontal"}]
+    pairs = zip(*(stream([r], augment=crops, steps=40) for r in (plain, record)), strict=True)
+    seen = set()
+    for tight, batch in pairs:
+        for g, k in enumerate(batch.classes[0][batch.valid[0]]):
+            x0, y0, x1, y1 = tight.boxes[0, g]
+            whole = k < 2 and tuple(sorted((x1 - x0, y1 - y0))) == ((8, 10), (8, 8))[k]
+            inside = min(x0, y0) > 0 and max(x1, y1) < 16
+            seen.add((int(k), whole and inside))
+            found = batch.boxes[0, g] - tight.boxes[0, g]
+            if whole and inside:
+                expected = [-by, -by[[2, 1, 0, 3]]]  # as it was, or mirrored
+                expected = [e * [1, 1, -1, -1] for e in expected]
+                assert any(np.allclose(found, e, atol=1e-5) for e in expected)
+            elif not whole:
+                assert not found.any()
+    assert seen == {(0, True), (0, False), (1, True), (1, False), (2, False)}
+
+
+def test_annotated_boxes_are_scaled_with_their_image_and_end_at_its_border():
+    record = annotated(record_of([box_mask(4, 5, 12, 15), box_mask(0, 20, 9, 30)]), np.full(4, 0.5))
+    double = ({"op": "resize_shortest_edge", "sizes": (40,), "longest": 60},)
+    batch = next(stream([record], augment=double))
+    assert batch.boxes[0, :2].tolist() == [[9, 7, 31, 25], [39, 0, 60, 19]]
 
 
 def test_no_instances_and_one_instance():

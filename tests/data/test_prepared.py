@@ -43,7 +43,10 @@ def records():
     drawn = draw_records(4, seed=1, size=64, nuclei=(5, 9))
     first = drawn[0]
     crowd = np.arange(len(first.classes)) == 2
-    drawn[0] = Record(first.image_id, first.name, first.image, first.layers, first.classes + 3, crowd)
+    annotated = np.random.default_rng(0).normal(9, 3, (len(first.classes), 5))  # float64 to the last bit
+    annotated[1:3] = np.nan
+    classes = first.classes + 3
+    drawn[0] = Record(first.image_id, first.name, first.image, first.layers, classes, crowd, annotated)
     return [*drawn, draw_records(1, seed=2, size=64, nuclei=(0, 0), name="Żółw")[0]]
 
 
@@ -56,7 +59,7 @@ def folder(records, tmp_path_factory):
 
 def assert_same(a, b):
     assert (a.image_id, a.name) == (b.image_id, b.name)
-    for name in ("image", "layers", "classes", "crowd"):
+    for name in ("image", "layers", "classes", "crowd", "annotated"):
         x, y = getattr(a, name), getattr(b, name)
         assert x.dtype == y.dtype
         np.testing.assert_array_equal(x, y, err_msg=name)
@@ -127,7 +130,7 @@ def test_all_faults_are_raised_and_nothing_is_written(records, tmp_path):
     with pytest.raises(DataError) as caught:
         prepare(tmp_path, {"train": entries})
     assert caught.value.faults == faults
-    assert not list(tmp_path.glob("*/1.0.0")) and not list(tmp_path.glob("*/incomplete*"))
+    assert not list(tmp_path.glob("*/1.*")) and not list(tmp_path.glob("*/incomplete*"))
 
 
 def test_a_run_that_was_killed_is_started_over(records, tmp_path):
@@ -146,7 +149,7 @@ def test_a_run_that_was_killed_is_started_over(records, tmp_path):
     environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"}
     command = [sys.executable, "-c", textwrap.dedent(script), tmp_path]
     assert subprocess.run(command, env=environment, capture_output=True).returncode == -9
-    assert list(tmp_path.glob("*/incomplete*")) and not list(tmp_path.glob("*/1.0.0"))
+    assert list(tmp_path.glob("*/incomplete*")) and not list(tmp_path.glob("*/1.*"))
     target = prepare(tmp_path, {"train": [entry_of(record) for record in records[:3]]})
     assert len(PreparedRecords(target, "train")) == 3
     assert not list(tmp_path.glob("*/incomplete*"))

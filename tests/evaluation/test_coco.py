@@ -226,6 +226,7 @@ def record(layers, classes, image_id=1, name="slide", crowd=None):
         layers=layers,
         classes=np.array(classes),
         crowd=np.zeros(len(classes), bool) if crowd is None else np.array(crowd),
+        annotated=np.full((len(classes), 5), np.nan),
     )
 
 

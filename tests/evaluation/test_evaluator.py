@@ -26,6 +26,7 @@ def record(image_id, count, side=40):
         layers=labels[None],
         classes=classes,
         crowd=np.zeros(count, bool),
+        annotated=np.full((len(classes), 5), np.nan),
     )
 
 

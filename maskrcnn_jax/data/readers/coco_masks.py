@@ -18,7 +18,8 @@ _FAR = 4  # an outline that leaves the image by more than so many times its long
 def crop_of_segmentation(annotation: dict[str, Any], size: tuple[int, int]) -> Crop | str:
     """The annotation's mask, 0 x 0 if it covers no pixel; or what makes it unreadable.
 
-    Polygons are drawn as pycocotools draws them; parts of fewer than three points have no area.
+    Polygons are drawn as pycocotools draws them; parts of fewer than three points have no area. An outline
+    may also be one flat list, a list of points, or nested once more than COCO has it.
 
     Args:
       annotation: a row of a COCO file.
@@ -27,15 +28,18 @@ def crop_of_segmentation(annotation: dict[str, Any], size: tuple[int, int]) -> C
     segmentation, box = annotation.get("segmentation"), annotation.get("bbox")
     if box is not None and not (isinstance(box, list) and len(box) == 4 and _are_numbers(box)):
         return "has a bbox that is not x, y, width, height"
+    if box is not None and min(box[2:]) < 0:
+        return f"has a bbox of negative width or height: {', '.join(f'{x:g}' for x in box)}"
     if annotation.get("iscrowd") not in (0, 1, None):
         return f"has iscrowd {annotation['iscrowd']!r}, which is neither 0 nor 1"
     if isinstance(segmentation, list):
-        if fault := _polygon_fault(segmentation, size):
+        parts = _outlines(segmentation)
+        if fault := _polygon_fault(parts, size):
             return fault
-        outlines = [part for part in segmentation if len(part) >= 6]
-        if not outlines:
+        drawn = [part for part in parts if len(part) >= 6]
+        if not drawn:
             return Crop(0, 0, np.zeros((0, 0), bool))
-        rle = coco.merge(coco.frPyObjects(outlines, *size))
+        rle = coco.merge(coco.frPyObjects(drawn, *size))
     elif isinstance(segmentation, dict):
         if fault := _rle_fault(segmentation, size):
             return fault
@@ -54,9 +58,10 @@ def oddities(annotation: dict[str, Any], size: tuple[int, int]) -> list[str]:
     found = []
     segmentation = annotation["segmentation"]
     if isinstance(segmentation, list):
-        if flat := sum(len(part) < 6 for part in segmentation):
+        parts = _outlines(segmentation)
+        if flat := sum(len(part) < 6 for part in parts):
             found.append(f"has {flat} polygons of fewer than three points, which are left out")
-        points = np.concatenate([np.reshape(part, (-1, 2)) for part in segmentation])
+        points = np.concatenate([np.reshape(part, (-1, 2)) for part in parts])
         low, high = points.min(axis=0), points.max(axis=0)
         if (low < -_SLACK).any() or (high > np.array([width, height]) + _SLACK).any():
             found.append(_leaves("polygon", (*low, *high), size))
@@ -66,7 +71,38 @@ def oddities(annotation: dict[str, Any], size: tuple[int, int]) -> list[str]:
         corners = (left, top, left + sides[0], top + sides[1])
         if min(left, top) < -_SLACK or corners[2] > width + _SLACK or corners[3] > height + _SLACK:
             found.append(_leaves("box", corners, size))
+    area = annotation.get("area")
+    if area is not None and not is_area(area):
+        found.append(f"has the area {str(area)[:20]!a}, which is none: that of its mask is taken")
     return found
+
+
+def is_area(value: Any) -> bool:
+    return isinstance(value, int | float) and 0 <= value <= sys.float_info.max
+
+
+def is_relative(annotation: dict[str, Any]) -> bool:
+    """Whether a readable annotation's outlines lie between 0 and 1: shares of the sides, not pixels."""
+    segmentation = annotation["segmentation"]
+    return isinstance(segmentation, list) and all(
+        0 <= x <= 1 for part in _outlines(segmentation) for x in part
+    )
+
+
+def _outlines(segmentation: list[Any]) -> list[Any]:
+    """A list of x0, y0, x1, y1, ... for each outline, from any nesting; what is none is left as it is."""
+    if segmentation and _is_list_of(segmentation, int | float):
+        return [segmentation]
+    if len(segmentation) > 1 and all(_is_list_of(point, int | float, 2) for point in segmentation):
+        return [[x for point in segmentation for x in point]]
+    if segmentation and all(_is_list_of(part, list) and part for part in segmentation):
+        return [outline for part in segmentation for outline in _outlines(part)]
+    return segmentation
+
+
+def _is_list_of(value: Any, kind: Any, length: int | None = None) -> bool:
+    right = isinstance(value, list) and all(isinstance(x, kind) for x in value)
+    return right and (length is None or len(value) == length)
 
 
 def _leaves(kind: str, corners: tuple[float, ...], size: tuple[int, int]) -> str:

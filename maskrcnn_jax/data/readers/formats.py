@@ -14,16 +14,23 @@ from maskrcnn_jax.plain_values import nearest
 FORMATS = {"mask_folder": mask_folder, "coco": coco_json, "labels": label_images}
 
 
-def list_entries(format: str, path: str | os.PathLike, *, images: str | os.PathLike | None = None) -> Listing:
+def list_entries(
+    format: str,
+    path: str | os.PathLike,
+    *,
+    images: str | os.PathLike | None = None,
+    crowds_are_instances: bool = False,
+) -> Listing:
     """What a data set holds, without reading any image.
 
     Args:
       format: one of `FORMATS`; each module says what it expects.
       path: the folder, or the JSON file of a COCO data set.
       images: where a COCO file's file names start from; None looks in the usual places.
+      crowds_are_instances: a COCO file's `iscrowd` means nothing.
 
     Raises:
-      UserError: the format is unknown, or `images` is given where it means nothing.
+      UserError: the format is unknown, or an option is given where it means nothing.
       DataError: there is nothing of this format; if it looks like another one, or lies one folder deeper,
         the error says so.
     """
@@ -33,11 +40,14 @@ def list_entries(format: str, path: str | os.PathLike, *, images: str | os.PathL
         )
     if images is not None and format != "coco":
         raise UserError(f"`images` is for COCO files only, the format is {format}")
+    if crowds_are_instances and format != "coco":
+        raise UserError(f"`crowds_are_instances` is for COCO files only, the format is {format}")
     path = Path(path)
     if not FORMATS[format].matches(path) and (fault := _misplaced(format, path)):
         raise DataError([fault])
     if format == "coco":
-        return coco_json.list_entries(path, None if images is None else Path(images))
+        folder = None if images is None else Path(images)
+        return coco_json.list_entries(path, folder, crowds_are_instances=crowds_are_instances)
     return FORMATS[format].list_entries(path)
 
 

@@ -145,7 +145,7 @@ WRONG_SEGMENTATIONS = {
     "no segmentation": None,
     "an empty list of polygons": [],
     "no list x0, y0, x1, y1": [[1, 2, 3, 4, 5]],
-    "no list x0, y0": [1, 2, 3, 4, 5, 6],
+    "no list x0, y0, ": [1, 2, 3, 4, 5],
     "far outside of the image": [[0, 0, 5e8, 0, 5, 5]],
     "no number": [[1, 2, 3, 4, 5, "6"]],
     "of size None": {"size": None, "counts": [600]},
