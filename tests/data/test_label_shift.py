@@ -54,7 +54,9 @@ def test_images_that_do_not_show_their_labels_are_left_out(drawn, rng):
     noise = dataclasses.replace(record, image=rng.integers(0, 256, record.image.shape, np.uint8))
     flat = dataclasses.replace(record, image=np.full_like(record.image, 200))
     other = dataclasses.replace(record, image=drawn[1].image)
-    nothing = dataclasses.replace(record, layers=record.layers * 0, classes=record.classes[:0], crowd=None)
+    nothing = dataclasses.replace(
+        record, layers=record.layers * 0, classes=record.classes[:0], crowd=None, annotated=None
+    )
     tiny = dataclasses.replace(
         nothing, image=np.zeros((9, 9, 3), np.uint8), layers=np.zeros((1, 9, 9), np.uint16)
     )
