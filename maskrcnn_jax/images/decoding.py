@@ -83,7 +83,7 @@ def read_labels(path: str | os.PathLike) -> Int[np.ndarray, "H W"]:
         raise DataError([unreadable(path, error, "a 16-bit PNG")]) from error
     if labels.ndim == 3 and 1 in (labels.shape[0], labels.shape[2]):
         labels = labels.squeeze(0 if labels.shape[0] == 1 else 2)
-    if labels.dtype.kind == "f" and (np.abs(labels) < 2**53).all() and (labels % 1 == 0).all():
+    if labels.dtype.kind == "f" and (np.abs(labels) < np.float64(2**53)).all() and (labels % 1 == 0).all():
         labels = labels.astype(np.int64)
     if labels.ndim != 2 or 0 in labels.shape or labels.dtype.kind not in "bui":
         what = f"is no label image: {labels.dtype} of shape {labels.shape}"

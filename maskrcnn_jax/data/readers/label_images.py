@@ -17,10 +17,13 @@ from maskrcnn_jax.images.decoding import (
     read_labels,
     unexpected_files,
 )
+from maskrcnn_jax.unpickling import UnpickleError, load_mapping
 
 _FOLDERS = ("masks", "labels")  # beside images/
 # Of a file beside or among the images; Cellpose writes `X_cp_masks`.
 LABEL_ENDINGS = ("_cp_masks", "_masks", "_mask", "_labels", "_label")
+_SIDE_ENDINGS = ("_flows", "_dP", "_cp_output", "_outlines", "_cp_outlines", "_rois")  # what Cellpose adds
+_SEG = "_seg"  # `X_seg.npy` of Cellpose's window: a mapping with `masks`
 IMAGE_ENDINGS = ("_img", "_image")  # `000_img.png` belongs to `000_masks.png` and `000_img_cp_masks.png`
 
 
@@ -30,7 +33,8 @@ def matches(path: Path) -> bool:
         return False
     if (path / "images").is_dir():
         return any((path / name).is_dir() for name in _FOLDERS)
-    return any(_is_label(file) for file in image_files(path, LABEL_SUFFIXES))
+    files = image_files(path, LABEL_SUFFIXES)
+    return any(_is_label(f) or (f.suffix == ".npy" and _stem(f).endswith(_SEG)) for f in files)
 
 
 def list_entries(path: Path) -> Listing:
@@ -68,12 +72,37 @@ def _files(path: Path) -> tuple[list[Path], list[Path]]:
     if (path / "images").is_dir():
         folders = [path / name for name in _FOLDERS if (path / name).is_dir()]
         return image_files(path / "images"), [f for p in folders for f in image_files(p, LABEL_SUFFIXES)]
-    images = [file for file in image_files(path) if not _is_label(file)]
-    return images, [file for file in image_files(path, LABEL_SUFFIXES) if _is_label(file)]
+    images = [file for file in image_files(path) if not _is_label(file) and not _is_side_file(file)]
+    labels = [file for file in image_files(path, LABEL_SUFFIXES) if _is_label(file)]
+    saved = {_shared_name(file) for file in labels}
+    segs = [file for file in image_files(path, (".npy",)) if _stem(file).endswith(_SEG)]
+    return images, labels + [file for file in segs if _shared_name(file) not in saved]
 
 
 def _is_label(path: Path) -> bool:
     return _stem(path).endswith(LABEL_ENDINGS)
+
+
+def _is_side_file(path: Path) -> bool:
+    return _stem(path).endswith(_SIDE_ENDINGS)
+
+
+def _shared_name(path: Path) -> str:
+    """What an image and its labels have in common."""
+    name = _stem(path)
+    for endings in ((*LABEL_ENDINGS, _SEG), (".ome",), IMAGE_ENDINGS):
+        name = name.removesuffix(next((e for e in endings if name.endswith(e)), ""))
+    return name
+
+
+def _labels_of(path: Path) -> np.ndarray:
+    if path.suffix == ".npy" and _stem(path).endswith(_SEG):
+        try:
+            return load_mapping(path)["masks"]
+        except (UnpickleError, KeyError) as error:
+            what = "holds no masks" if isinstance(error, KeyError) else str(error).replace(f"{path}: ", "")
+            raise DataError([Fault(str(path), what, "save the masks as PNG or TIFF")]) from error
+    return read_labels(path)
 
 
 def _stem(path: Path) -> str:
@@ -84,7 +113,8 @@ def _stem(path: Path) -> str:
 def _unexpected(path: Path) -> list[Fault]:
     """Files of a type that is not read where they lie; JPEG, for one, would change labels."""
     if not (path / "images").is_dir():
-        return unexpected_files(path, (*IMAGE_SUFFIXES, ".npy"))
+        found = unexpected_files(path, (*IMAGE_SUFFIXES, ".npy"))
+        return [fault for fault in found if not _is_side_file(Path(fault.where))]
     folders = [path / name for name in _FOLDERS if (path / name).is_dir()]
     others = [fault for folder in folders for fault in unexpected_files(folder, LABEL_SUFFIXES)]
     return unexpected_files(path / "images", IMAGE_SUFFIXES) + others
@@ -94,9 +124,7 @@ def _by_stem(files: list[Path], faults: list[Fault]) -> dict[str, Path]:
     """Files by the name that an image shares with its labels."""
     found: dict[str, Path] = {}
     for file in files:
-        name = _stem(file)
-        for endings in (LABEL_ENDINGS, (".ome",), IMAGE_ENDINGS):
-            name = name.removesuffix(next((e for e in endings if name.endswith(e)), ""))
+        name = _shared_name(file)
         twin = found.setdefault(name, file)
         if twin is not file:
             faults.append(Fault(str(file), f"has the same name as {twin.name}", "leave one of the two"))
@@ -111,7 +139,7 @@ def _read_pair(image_id: int, name: str, image_path: Path, labels_path: Path) ->
     except DataError as error:
         faults += error.faults
     try:
-        labels = read_labels(labels_path)
+        labels = _labels_of(labels_path)
     except DataError as error:
         faults += error.faults
     if image is None or labels is None:

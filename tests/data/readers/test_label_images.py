@@ -126,3 +126,27 @@ def test_more_labels_than_a_layer_can_hold(tmp_path):
     save(tmp_path / "a_masks.npy", np.arange(256 * 257, dtype=np.int32).reshape(size))
     (reading,) = readings(list_entries(tmp_path).entries)
     assert reading.record is None and "holds 65791 labels, at most 65535 fit" in reading.faults[0].what
+
+
+def test_cellpose_folders_as_its_window_leaves_them(tmp_path, rng):
+    """Labels in a pickled mapping, and side files that are no images."""
+    for name, values in (("a", (1, 2)), ("b", (1, 2, 3))):
+        save(tmp_path / f"{name}.png", np.zeros((*SIZE, 3), np.uint8))
+        mapping = {"masks": labels_of(rng, values), "filename": f"{name}.png", "diameter": np.float64(30)}
+        np.save(tmp_path / f"{name}_seg.npy", mapping, allow_pickle=True)
+        for side in ("flows.tif", "dP.tif", "cp_output.png", "outlines.png"):
+            save(tmp_path / f"{name}_{side}", np.zeros(SIZE, np.uint8))
+        (tmp_path / f"{name}_cp_outlines.txt").write_text("1,2,3,4")
+    written = np.eye(*SIZE, dtype=np.uint16)
+    save(tmp_path / "b_cp_masks.png", written)
+    listing = list_entries(tmp_path)
+    assert not listing.faults and not listing.doubts
+    first, second = read_records(listing.entries)
+    assert (first.name, len(first.classes)) == ("a", 2) and second.mask(0).sum() == written.sum()
+
+
+def test_labels_of_half_precision_warn_of_nothing(tmp_path):
+    save(tmp_path / "a.png", np.zeros(SIZE, np.uint8))
+    save(tmp_path / "a_masks.npy", np.eye(*SIZE, dtype=np.float16) * 7)
+    (record,) = read_records(list_entries(tmp_path).entries)
+    np.testing.assert_array_equal(record.mask(0), np.eye(*SIZE, dtype=bool))
