@@ -19,8 +19,8 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from maskrcnn_jax.data.entries import Entry, Progress, readings
-from maskrcnn_jax.data.records import DataError, Record
-from maskrcnn_jax.errors import UserError
+from maskrcnn_jax.data.records import Record
+from maskrcnn_jax.errors import DataError, UserError
 
 NAME = "instance_records"  # what `tfds.load` calls a prepared set
 

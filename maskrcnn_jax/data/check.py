@@ -15,7 +15,8 @@ from maskrcnn_jax.data.anchor_fit import AnchorGrid, best_anchor_iou
 from maskrcnn_jax.data.doubts import NEAR_TWIN, image_doubts, shape_doubts, twin_doubts
 from maskrcnn_jax.data.entries import TWIN, Entry, Listing, Progress, in_order, read_entry
 from maskrcnn_jax.data.label_shift import Shift, common_shift, measure_shift
-from maskrcnn_jax.data.records import Fault, Record
+from maskrcnn_jax.data.records import Record
+from maskrcnn_jax.errors import Fault
 
 _SHIFT_IMAGES = 200  # more of them tell no more about how labels lie, and take their time
 

@@ -11,10 +11,10 @@ import numpy as np
 
 from maskrcnn_jax.data.entries import Entry, Listing, Reading, read_records
 from maskrcnn_jax.data.readers.formats import list_entries
-from maskrcnn_jax.data.records import DataError, Record, encode_layers
+from maskrcnn_jax.data.records import Record, encode_layers
 from maskrcnn_jax.data.synthetic import draw_records
 from maskrcnn_jax.documents import DocumentError, read_json
-from maskrcnn_jax.errors import UserError
+from maskrcnn_jax.errors import DataError, UserError
 from maskrcnn_jax.experiment import DataConfig
 from maskrcnn_jax.images.decoding import read_image
 

@@ -9,7 +9,8 @@ import numpy as np
 from jaxtyping import Int
 from scipy import ndimage
 
-from maskrcnn_jax.data.records import Fault, Record
+from maskrcnn_jax.data.records import Record
+from maskrcnn_jax.errors import Fault
 
 NEAR_TWIN = "has nearly the same pixels as"
 _SEMANTIC_PIECES = 8  # an instance in so many pieces is probably a class's whole area

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple, TypeVar
 
-from maskrcnn_jax.data.records import DataError, Fault, Record
+from maskrcnn_jax.data.records import Record
+from maskrcnn_jax.errors import DataError, Fault
 
 Progress = Callable[[int, int], None]
 T, R = TypeVar("T"), TypeVar("R")

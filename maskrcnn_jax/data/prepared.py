@@ -14,8 +14,8 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from maskrcnn_jax.data.builder import checksum
-from maskrcnn_jax.data.records import DataError, Fault, Record
-from maskrcnn_jax.errors import UserError
+from maskrcnn_jax.data.records import Record
+from maskrcnn_jax.errors import DataError, Fault, UserError
 from maskrcnn_jax.images.decoding import UNREADABLE, decode_image
 
 # A TFRecord: length, checksum of the length, content, checksum of the content.

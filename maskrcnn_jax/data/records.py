@@ -1,39 +1,18 @@
-"""One decoded image with its instances, how overlapping masks become layers, and how faults are reported."""
+"""One decoded image with its instances, and how overlapping masks become layers."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int32, UInt8, UInt16
 
-from maskrcnn_jax.errors import UserError
+from maskrcnn_jax.errors import DataError, Fault
 from maskrcnn_jax.masks.crops import Crop
 
 MAX_INSTANCES = np.iinfo(np.uint16).max  # of one record: a layer's values are uint16 and 0 is background
-
-
-class Fault(NamedTuple):
-    """One thing that is wrong with a data set: where, what was found, and what to do about it."""
-
-    where: str
-    what: str
-    remedy: str
-
-    def __str__(self) -> str:
-        return f"{self.where}: {self.what}; {self.remedy}"
-
-
-class DataError(UserError):
-    """All faults of an input at once; `faults` holds them one by one."""
-
-    def __init__(self, faults: Sequence[Fault]):
-        self.faults = list(faults)
-        count = f"{len(self.faults)} fault{'s' if len(self.faults) != 1 else ''} in the data:"
-        super().__init__("\n  ".join([count, *map(str, self.faults)]))
 
 
 @dataclass(frozen=True, eq=False)

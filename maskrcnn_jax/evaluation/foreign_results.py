@@ -14,9 +14,8 @@ from pycocotools import mask as coco
 
 from maskrcnn_jax.data.readers.coco_masks import crop_of_segmentation
 from maskrcnn_jax.data.readers.label_images import IMAGE_ENDINGS, LABEL_ENDINGS
-from maskrcnn_jax.data.records import DataError, Fault
 from maskrcnn_jax.documents import DATA_SET, DocumentError, read_json
-from maskrcnn_jax.errors import UserError
+from maskrcnn_jax.errors import DataError, Fault, UserError
 from maskrcnn_jax.images.decoding import LABEL_SUFFIXES, image_files, read_labels
 from maskrcnn_jax.masks.rle import rle_of_crop, rles_of_labels
 

@@ -11,8 +11,7 @@ import tifffile
 from jaxtyping import Int, UInt8
 from PIL import Image, ImageOps
 
-from maskrcnn_jax.data.records import DataError, Fault
-from maskrcnn_jax.errors import UserError
+from maskrcnn_jax.errors import DataError, Fault, UserError
 from maskrcnn_jax.files import require_regular
 from maskrcnn_jax.images.choice import ALL, Choice, ChoiceError
 from maskrcnn_jax.images.pixels import as_rgb

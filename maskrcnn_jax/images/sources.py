@@ -15,8 +15,7 @@ import numpy as np
 from jaxtyping import Shaped, UInt8
 from PIL import Image
 
-from maskrcnn_jax.data.records import DataError, Fault
-from maskrcnn_jax.errors import UserError
+from maskrcnn_jax.errors import DataError, Fault, UserError
 from maskrcnn_jax.files import require_regular
 from maskrcnn_jax.images.choice import ALL, Choice
 from maskrcnn_jax.images.decoding import UNREADABLE, read_image, unreadable

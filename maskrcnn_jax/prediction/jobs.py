@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from maskrcnn_jax.data.records import DataError
+from maskrcnn_jax.errors import DataError
 from maskrcnn_jax.images.sources import open_source
 from maskrcnn_jax.outputs.folder import Outputs
 from maskrcnn_jax.outputs.overview import overview_factor

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from maskrcnn_jax.data.datasets import categories, class_names, load_split
-from maskrcnn_jax.data.records import DataError
+from maskrcnn_jax.errors import DataError
 from maskrcnn_jax.experiment import DataConfig
 
 SYNTHETIC = {"format": "synthetic", "seed": 3, "size": 32, "train_images": 2, "validation_images": 1}

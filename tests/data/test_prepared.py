@@ -19,8 +19,9 @@ from maskrcnn_jax.data.datasets import load_split
 from maskrcnn_jax.data.entries import Entry, Reading
 from maskrcnn_jax.data.pipeline import batches
 from maskrcnn_jax.data.prepared import PreparedRecords
-from maskrcnn_jax.data.records import DataError, Fault, Record
+from maskrcnn_jax.data.records import Record
 from maskrcnn_jax.data.synthetic import draw_records
+from maskrcnn_jax.errors import DataError, Fault
 from maskrcnn_jax.experiment import DataConfig
 
 OPTIONS = {

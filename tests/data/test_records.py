@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from maskrcnn_jax.data.records import MAX_INSTANCES, DataError, Fault, Record, encode_layers
+from maskrcnn_jax.data.records import MAX_INSTANCES, Record, encode_layers
+from maskrcnn_jax.errors import DataError, Fault
 from maskrcnn_jax.masks.crops import Crop
 
 SIZE = (9, 7)

@@ -8,7 +8,7 @@ import tifffile
 from PIL import Image
 from pycocotools import mask as coco
 
-from maskrcnn_jax.data.records import DataError
+from maskrcnn_jax.errors import DataError
 from maskrcnn_jax.evaluation.foreign_results import read_results
 
 GROUND_TRUTH = {

@@ -9,7 +9,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from maskrcnn_jax.data.records import DataError
+from maskrcnn_jax.errors import DataError
 from maskrcnn_jax.images.decoding import decode_image, read_image, read_labels
 
 SIZE = (12, 16)

@@ -8,7 +8,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from maskrcnn_jax.data.records import DataError
+from maskrcnn_jax.errors import DataError
 from maskrcnn_jax.images import tiff
 from maskrcnn_jax.images.sources import open_source
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from maskrcnn_jax.data.records import DataError
+from maskrcnn_jax.errors import DataError
 from maskrcnn_jax.images import tiff
 from maskrcnn_jax.images.choice import ALL, Choice
 from maskrcnn_jax.images.decoding import read_image

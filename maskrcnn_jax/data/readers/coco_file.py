@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from maskrcnn_jax.data.records import DataError, Fault
 from maskrcnn_jax.documents import DATA_SET, DocumentError, read_json
+from maskrcnn_jax.errors import DataError, Fault
 
 Row = dict[str, Any]
 

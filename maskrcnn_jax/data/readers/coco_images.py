@@ -8,7 +8,7 @@ from pathlib import Path, PurePath
 from typing import NamedTuple
 
 from maskrcnn_jax.data.readers.coco_file import Row, repeated, shown
-from maskrcnn_jax.data.records import DataError, Fault
+from maskrcnn_jax.errors import DataError, Fault
 
 
 class ImageFile(NamedTuple):

@@ -15,7 +15,8 @@ from maskrcnn_jax.data.entries import TWIN, Entry, Listing, Reading
 from maskrcnn_jax.data.readers.coco_file import Row, load, shown, table_faults
 from maskrcnn_jax.data.readers.coco_images import ImageFile, find_images, name_fault
 from maskrcnn_jax.data.readers.coco_masks import crop_of_segmentation, is_area, is_relative, oddities
-from maskrcnn_jax.data.records import DataError, Fault, Record, encode_layers
+from maskrcnn_jax.data.records import Record, encode_layers
+from maskrcnn_jax.errors import DataError, Fault
 from maskrcnn_jax.images.decoding import read_image
 from maskrcnn_jax.masks.crops import Crop
 

@@ -7,8 +7,7 @@ from pathlib import Path
 
 from maskrcnn_jax.data.entries import Listing
 from maskrcnn_jax.data.readers import coco_json, label_images, mask_folder
-from maskrcnn_jax.data.records import DataError, Fault
-from maskrcnn_jax.errors import UserError
+from maskrcnn_jax.errors import DataError, Fault, UserError
 from maskrcnn_jax.plain_values import nearest
 
 FORMATS = {"mask_folder": mask_folder, "coco": coco_json, "labels": label_images}

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from maskrcnn_jax.data.entries import Entry, Listing, Reading
-from maskrcnn_jax.data.records import MAX_INSTANCES, DataError, Fault, Record
+from maskrcnn_jax.data.records import MAX_INSTANCES, Record
+from maskrcnn_jax.errors import DataError, Fault
 from maskrcnn_jax.images.decoding import (
     IMAGE_SUFFIXES,
     LABEL_SUFFIXES,

@@ -10,7 +10,8 @@ from jaxtyping import UInt8
 from PIL import Image, ImageChops
 
 from maskrcnn_jax.data.entries import TWIN, Entry, Listing, Reading
-from maskrcnn_jax.data.records import DataError, Fault, Record, encode_layers
+from maskrcnn_jax.data.records import Record, encode_layers
+from maskrcnn_jax.errors import DataError, Fault
 from maskrcnn_jax.images.decoding import (
     IMAGE_SUFFIXES,
     UNREADABLE,

@@ -9,7 +9,7 @@ from PIL import Image
 from maskrcnn_jax.commands.cli import main
 from maskrcnn_jax.data.entries import read_records, readings
 from maskrcnn_jax.data.readers.coco_json import list_entries
-from maskrcnn_jax.data.records import DataError
+from maskrcnn_jax.errors import DataError
 
 SIZE = (20, 30)
 SQUARE = [3.0, 2.0, 12.0, 2.0, 12.0, 9.0, 3.0, 9.0]

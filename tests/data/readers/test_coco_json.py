@@ -12,8 +12,8 @@ from maskrcnn_jax.data.entries import read_records, readings
 from maskrcnn_jax.data.pipeline import batches
 from maskrcnn_jax.data.readers import mask_folder
 from maskrcnn_jax.data.readers.coco_json import list_entries
-from maskrcnn_jax.data.records import DataError
 from maskrcnn_jax.data.synthetic import draw_records
+from maskrcnn_jax.errors import DataError
 from maskrcnn_jax.evaluation.coco import to_coco
 
 SIZE = (20, 30)

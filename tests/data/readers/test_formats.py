@@ -10,7 +10,7 @@ from PIL import Image
 
 from maskrcnn_jax.data.datasets import load_split
 from maskrcnn_jax.data.readers.formats import FORMATS, list_entries
-from maskrcnn_jax.data.records import DataError
+from maskrcnn_jax.errors import DataError
 from maskrcnn_jax.experiment import DataConfig
 from maskrcnn_jax.plain_values import FieldError
 

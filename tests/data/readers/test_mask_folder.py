@@ -8,7 +8,7 @@ from PIL import Image
 
 from maskrcnn_jax.data.entries import read_records, readings
 from maskrcnn_jax.data.readers.mask_folder import list_entries
-from maskrcnn_jax.data.records import DataError
+from maskrcnn_jax.errors import DataError
 
 SIZE = (12, 16)
 
