@@ -29,6 +29,10 @@ class Painted:
         self.shapes.append((len(images), *(image.shape[:2] for image in images), frame, zoom))
         return [find(image) for image in images]
 
+    def start(self, images, **options):
+        results = self.batch(images, **options)
+        return lambda: results
+
 
 def find(image):
     rows = []

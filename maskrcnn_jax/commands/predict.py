@@ -124,7 +124,7 @@ def run(arguments: argparse.Namespace) -> int:
     if "coco" in arguments.formats and arguments.min_score is None:
         notes.append(f"all files hold what scores at least {usual:g}: for COCO AP, give --min-score 0")
     failed = sum(row.objects is None for row in done)
-    if 0 < failed < len(done):
+    if 0 < failed < len(done) or (failed and journal.has_tiles):
         notes.append("the same command tries only those again that failed")
     else:
         journal.remove()

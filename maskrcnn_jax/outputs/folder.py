@@ -117,6 +117,11 @@ class Outputs:
                 classes = self._classes if self._color_by == "class" else None
                 write_image(path, draw_overview(source, result, classes=classes))
 
+    def remove(self, name: str) -> None:
+        """Removes what there is of an image that could not be finished."""
+        for path in self.files(name).values():
+            path.unlink(missing_ok=True)
+
     def rows(self, image_id: int, result: Result) -> list[dict[str, Any]]:
         """The COCO rows of one image; none if that format is not asked for."""
         if "coco" not in self._formats:

@@ -83,8 +83,12 @@ class Worker:
             else:
                 (found,) = self._predict.batch([source.read(0, 0, *source.size)])
             found = found.take(np.flatnonzero(found.scores >= self._min_score))
-            self._outputs.write(job.name, source, found)
-        self._journal.save(job, found.size, len(found), self._outputs.rows(job.image_id, found))
+            try:
+                self._outputs.write(job.name, source, found)
+                self._journal.save(job, found.size, len(found), self._outputs.rows(job.image_id, found))
+            except BaseException:
+                self._outputs.remove(job.name)
+                raise
         if not tile and len(found) >= self._most:
             self._full.append(job.name)
         factor = overview_factor(found.size)

@@ -58,7 +58,7 @@ class Journal:
           UserError: it is, and that is not allowed; or the folder holds something else.
         """
         if self.names is None:
-            if self._folder.exists() and any(self._folder.iterdir()):
+            if self._folder.exists() and any(not _is_half(path) for path in self._folder.iterdir()):
                 raise UserError(f"{self._folder} is needed for what is not finished: move what is in it away")
             return
         names = [name for name in self._identity if self._found.get(name) != self._identity[name]]
@@ -119,6 +119,11 @@ class Journal:
                 )
         return images
 
+    @property
+    def has_tiles(self) -> bool:
+        """Whether an image that is not done has finished tiles."""
+        return any(self._folder.glob("*.tiles/tile_*"))
+
     def remove(self) -> None:
         """Ends the run."""
         shutil.rmtree(self._folder)
@@ -128,6 +133,11 @@ class Journal:
 
     def _rows(self, job: Job) -> Path:
         return self._folder / f"{job.name}.coco"
+
+
+def _is_half(path: Path) -> bool:
+    """Whether a kill has left this of the manifest's temporary file, before there was one."""
+    return path.name.startswith(".run.json.")
 
 
 def _load(path: Path) -> Any:

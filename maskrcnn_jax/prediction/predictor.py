@@ -3,7 +3,7 @@
 import hashlib
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 
 import jax
@@ -89,6 +89,7 @@ class Predictor:
 
         Images of one bucket run together, in groups of 1, 2, 4, 8, ... so that a new number of images
         does not mean a new compilation. All images are on the device at once: hand in what fits.
+        While the device works on a group, the masks of the one before are pasted.
 
         Args:
           images: RGB, RGBA (alpha is ignored) or grey, 8 or 16 bits (of which the high byte is read).
@@ -102,6 +103,16 @@ class Predictor:
         Raises:
           UserError: lists every image that has another shape or type.
         """
+        return self.start(images, frame=frame, zoom=zoom)()
+
+    def start(
+        self, images: Sequence[Shaped[np.ndarray, "H W *C"]], *, frame: Size | None = None, zoom: float = 1.0
+    ) -> Callable[[], list[Result]]:
+        """Hands images to the device, as `batch` does, and returns at once.
+
+        Returns:
+          What waits for the device, pastes the masks and gives the results; another thread may call it.
+        """
         faults = [f"image {i}: {fault}" for i, image in enumerate(images) if (fault := fault_of(image))]
         if faults:
             raise UserError("these images cannot be read:\n  " + "\n  ".join(faults))
@@ -114,14 +125,18 @@ class Predictor:
                 slot[: plans[i][0][0], : plans[i][0][1]] = resize(self._pixels(images[i]), plans[i][0])
             pending.append((group, sizes, self._detect(self._params, *jax.device_put((canvas, sizes)))))
 
-        results = {}
-        for group, sizes, detections in pending:  # The device works on the next group while masks are pasted.
-            detections = jax.device_get(detections)
-            for row, i in enumerate(group):
-                one = Detections(*(field[row] for field in detections))
-                size = tuple(sizes[row].tolist())
-                results[i] = to_result(one, size, images[i].shape[:2], **self._options)
-        return [results[i] for i in range(len(images))]
+        shapes = [image.shape[:2] for image in images]
+
+        def finish() -> list[Result]:
+            results = {}
+            for group, sizes, detections in pending:
+                detections = jax.device_get(detections)
+                for row, i in enumerate(group):
+                    one = Detections(*(field[row] for field in detections))
+                    results[i] = to_result(one, tuple(sizes[row].tolist()), shapes[i], **self._options)
+            return [results[i] for i in range(len(shapes))]
+
+        return finish
 
     @property
     def compilations(self) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -73,6 +73,12 @@ class Augmented:
         self, images: Sequence[Shaped[np.ndarray, "H W *C"]], *, frame: Size | None = None, zoom: float = 1.0
     ) -> list[Result]:
         """As `Predictor.batch`; see `fuse` for what becomes of the views."""
+        return self.start(images, frame=frame, zoom=zoom)()
+
+    def start(
+        self, images: Sequence[Shaped[np.ndarray, "H W *C"]], *, frame: Size | None = None, zoom: float = 1.0
+    ) -> Callable[[], list[Result]]:
+        """As `Predictor.start`. The device gets one view after the other, so that it never holds more."""
         seen = []
         for view in self.views:
             shown = [_show(image, view) for image in images]
@@ -80,11 +86,15 @@ class Augmented:
             results = self._predictor.batch(shown, frame=shown_frame, zoom=zoom * view.zoom)
             seen.append([_back(result, view) for result in results])
         limits = self._predictor.config.detection
-        fused = (
-            fuse(of_image, threshold=limits.score_threshold, most=limits.max_detections)
-            for of_image in zip(*seen, strict=True)
-        )
-        return [without_parts(result, limits.containment) for result in fused]
+
+        def finish() -> list[Result]:
+            fused = (
+                fuse(of_image, threshold=limits.score_threshold, most=limits.max_detections)
+                for of_image in zip(*seen, strict=True)
+            )
+            return [without_parts(result, limits.containment) for result in fused]
+
+        return finish
 
 
 def fuse(views: Sequence[Result], *, threshold: float = 0.0, most: int | None = None) -> Result:

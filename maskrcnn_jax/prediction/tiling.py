@@ -33,6 +33,10 @@ class BatchPredictor(Protocol):
 
     def batch(self, images: Sequence[np.ndarray], *, frame: tuple[int, int]) -> list[Result]: ...
 
+    def start(
+        self, images: Sequence[np.ndarray], *, frame: tuple[int, int]
+    ) -> Callable[[], list[Result]]: ...
+
 
 def is_tissue(pixels: UInt8[np.ndarray, "h w 3"]) -> bool:
     """Whether a tile may hold objects: False only for bright, even glass and for tiles of one colour.
@@ -146,25 +150,43 @@ def _predicted(
     frame: tuple[int, int],
     batch: int,
 ) -> Iterator[tuple[int, Result | None]]:
-    """Each tile's number and detections; None for those without pixels to look at."""
-    waiting = []
+    """Each tile's number and detections; None for those without pixels to look at.
+
+    The device works on a batch while a thread pastes the masks of the one before.
+    """
+    with ThreadPoolExecutor(1) as pool:
+        numbers, coming = [], None
+        for numbers_next, images in _batches(windows, batch):
+            if not images:
+                yield from ((number, None) for number in numbers_next)
+                continue
+            # The last batch is filled up: a smaller one would be compiled anew.
+            filled = [*images, *images[-1:] * (batch - len(images))]
+            finish = predict.start(filled, frame=frame)
+            ready, coming = coming, pool.submit(finish)
+            if ready:
+                yield from zip(numbers, ready.result(), strict=False)
+            numbers = numbers_next
+        if coming:
+            yield from zip(numbers, coming.result(), strict=False)
+
+
+def _batches(
+    windows: Iterable[tuple[int, UInt8[np.ndarray, "h w 3"] | None]], batch: int
+) -> Iterator[tuple[list[int], list[UInt8[np.ndarray, "h w 3"]]]]:
+    """Numbers and pixels of so many tiles; a tile without pixels comes alone."""
+    numbers, images = [], []
     for number, pixels in windows:
         if pixels is None:
-            yield number, None
+            yield [number], []
             continue
-        waiting.append((number, pixels))
-        if len(waiting) == batch:
-            yield from _run(predict, waiting, frame, batch)
-            waiting = []
-    if waiting:
-        yield from _run(predict, waiting, frame, batch)
-
-
-def _run(predict, waiting, frame, batch) -> list[tuple[int, Result]]:
-    numbers, images = zip(*waiting, strict=True)
-    # The last batch is filled up: a smaller one would be compiled anew.
-    filled = [*images, *images[-1:] * (batch - len(images))]
-    return list(zip(numbers, predict.batch(filled, frame=frame), strict=False))
+        numbers.append(number)
+        images.append(pixels)
+        if len(images) == batch:
+            yield numbers, images
+            numbers, images = [], []
+    if images:
+        yield numbers, images
 
 
 def _placed(result: Result, tile: Tile, size: tuple[int, int]) -> Result:

@@ -1,6 +1,7 @@
 """`maskrcnn-jax predict`: all formats, read back by other programs; hostile images; what is never lost."""
 
 import contextlib
+import errno
 import io
 import json
 
@@ -21,7 +22,7 @@ from maskrcnn_jax.config import DetectionConfig, MaskRCNNConfig
 from maskrcnn_jax.interop.bundle import save_bundle
 from maskrcnn_jax.models.mask_rcnn import init_params
 from maskrcnn_jax.outputs import folder, overview
-from maskrcnn_jax.prediction import jobs
+from maskrcnn_jax.prediction import jobs, journal
 from maskrcnn_jax.prediction.test_time import Augmented
 
 # pycocotools 2.0.11 decodes with a call that NumPy 2 warns of.
@@ -398,6 +399,64 @@ class TestGoingOn:
         assert len(files(tmp_path / "out")) == 2 * len(SUFFIXES) + 2
 
 
+class TestFullDisk:
+    """Nothing of an image that could not be written stays, and the same command goes on."""
+
+    @pytest.fixture
+    def full(self, monkeypatch):
+        """Lets so many images of labels be written."""
+
+        def fill(count):
+            room = iter(range(count))
+
+            def write(path, result):
+                if next(room, None) is None:
+                    raise OSError(errno.ENOSPC, "No space left on device", str(path))
+                return whole(path, result)
+
+            whole = folder.write_labels
+            monkeypatch.setattr(folder, "write_labels", write)
+            return lambda: monkeypatch.setattr(folder, "write_labels", whole)
+
+        return fill
+
+    @pytest.mark.parametrize("count", [0, 1])
+    def test_while_results_are_written(self, model, images, run, tmp_path, full, capsys, count):
+        for name in ("a.png", "b.png"):
+            images(name)
+        formats = ("--formats", "csv,labels,coco")
+        empty = full(count)
+        assert run(images.folder, *formats) == 1
+        assert "No space left" in capsys.readouterr().err
+        own = [name for name in files(tmp_path / "out") if not name.startswith("unfinished/")]
+        assert [name for name in own if name.startswith("b")] == [] and len(own) == 4 * count
+        empty()
+        assert run(images.folder, *formats) == 0
+        assert len(model.shapes) == 4 - count and len(files(tmp_path / "out")) == 6
+
+    def test_while_the_journal_is_written(self, model, images, run, tmp_path, monkeypatch, capsys):
+        images("a.png")
+        with monkeypatch.context() as patch:
+            patch.setattr(journal, "write_coco_results", lambda *_: stop())
+            assert run(images.folder) == 1 and files(tmp_path / "out") == []
+        assert run(images.folder) == 0
+        check_consistency(tmp_path / "out", "a", whole=True)
+
+    def test_tiles_stay_where_all_images_failed(self, model, images, run, tmp_path, full):
+        images("a.png", size=(90, 200))
+        empty = full(0)
+        assert run(images.folder, "--tile", "64") == 1
+        assert {name.split("/")[0] for name in files(tmp_path / "out")} == {"unfinished"}
+        before = len(model.shapes)
+        empty()
+        assert run(images.folder, "--tile", "64") == 0 and len(model.shapes) == before
+        check_consistency(tmp_path / "out", "a", whole=True)
+
+
+def stop():
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
 class TestTiles:
     @pytest.fixture
     def small(self, monkeypatch):
@@ -438,7 +497,7 @@ class TestTiles:
         check_consistency(tmp_path / "out", "a", whole=True)
         before = len(model.shapes)
         assert run(images.folder, "--overwrite") == 0
-        assert len(model.shapes) - before == tiles + 2
+        assert len(model.shapes) - before == tiles + 1  # Of two tiles the second was still under way.
 
     def test_the_overlay_of_a_slide_is_smaller(self, model, images, run, tmp_path, monkeypatch, capsys):
         monkeypatch.setattr(overview, "_MAX_SIDE", 40)

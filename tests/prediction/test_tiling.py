@@ -204,7 +204,8 @@ def test_a_killed_run_goes_on(tmp_path, rng, calls, batch):
     rest, seen = Painted(), []
     assert contents(run(rest, progress=lambda *done: seen.append(done))) == contents(whole)
     total = len(tile_grid((200, 200), 64, 24))
-    assert seen[-1] == (total, total) and len(seen) <= total - calls * batch
+    under_way = 1  # Its masks are pasted while the next is predicted.
+    assert seen[-1] == (total, total) and len(seen) <= total - max(calls - under_way, 0) * batch
     again = Painted()
     assert contents(run(again)) == contents(whole) and again.shapes == []
 
