@@ -132,9 +132,9 @@ def _roi_targets(config, train, batch, given):
         "roi_labels": rois.classes,
         "roi_target_deltas": jnp.where(rois.positive[:, None], targets, 0.0),
         "mask_targets_soft": mask_targets(
-            instance_map, front.instance, layers[front.instance], front.boxes, size=side
+            instance_map, front.instance, layers[front.instance], front.boxes, batch.sizes[0], size=side
         ),
-        "mask_targets": roi_training.roi_mask_targets(instance_map, layers, front, size=side),
+        "mask_targets": roi_training.roi_mask_targets(instance_map, layers, front, batch.sizes[0], size=side),
         "foreground_rois": drawn.positive.sum(),
         "background_rois": (drawn.valid & ~drawn.positive).sum(),
     }

@@ -139,7 +139,7 @@ class Stages:
 
         def targets(foreground):
             one = lambda *x: roi_training.roi_mask_targets(*x, size=self.config.mask_size)  # noqa: E731
-            return jax.vmap(one)(batch.instance_map, batch.layers, foreground)
+            return jax.vmap(one)(batch.instance_map, batch.layers, foreground, batch.sizes)
 
         profile.stage("mask targets", targets, foreground)
         self._mask_branch(profile, features, foreground.boxes, gradient=True)

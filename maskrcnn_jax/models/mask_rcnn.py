@@ -187,7 +187,7 @@ class MaskRCNN(nn.Module):
         if shared is not None:
             shared = flat(shared.reshape(*rois.valid.shape, *shared.shape[1:])[:, :most])
         targets = functools.partial(roi_training.roi_mask_targets, size=self.config.mask_size)
-        targets = jax.vmap(targets)(batch.instance_map, batch.layers, foreground)
+        targets = jax.vmap(targets)(batch.instance_map, batch.layers, foreground, batch.sizes)
         masks = self.roi_heads.masks(features, foreground.boxes, shared)
         foreground = jax.tree.map(flat, foreground)
         loss = roi_training.mask_loss(masks, foreground.classes, flat(targets), foreground.positive)

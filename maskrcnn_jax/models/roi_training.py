@@ -115,12 +115,19 @@ def mask_loss(
 
 
 def roi_mask_targets(
-    instance_map: Int[Array, "L H W"], layers: Int[Array, "G"], rois: RoITargets, *, size: int
+    instance_map: Int[Array, "L H W"],
+    layers: Int[Array, "G"],
+    rois: RoITargets,
+    extent: Int[Array, "2"],
+    *,
+    size: int,
 ) -> Float[Array, "S M M"]:
     """0 or 1: at least half of the cell is covered by the RoI's instance, as Detectron2 has it.
+
+    `extent` is the height and width of the image's content in pixels.
 
     The margin keeps exact halves on the foreground side, whatever the order of the additions; it is as
     small as their rounding, because Detectron2 has no margin.
     """
-    covered = mask_targets(instance_map, rois.instance, layers[rois.instance], rois.boxes, size=size)
+    covered = mask_targets(instance_map, rois.instance, layers[rois.instance], rois.boxes, extent, size=size)
     return (covered >= 0.5 - 1e-7).astype(jnp.float32)

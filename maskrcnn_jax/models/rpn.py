@@ -149,8 +149,9 @@ def sample_anchors(
         positive=config.positive_iou,
         negative=config.negative_iou,
         low_quality=True,
+        usable=valid,
     )
-    labels = jnp.where(valid, matches.labels, jnp.int8(-1))
+    labels = matches.labels
     if crowd is not None:
         labels = ignore_crowds(labels, anchors.boxes, boxes, crowd)
     drawn = sample(labels, key, count=config.samples, positive_fraction=config.positive_fraction)

@@ -13,6 +13,7 @@ def mask_targets(
     instance: Int[Array, "R"],
     layer: Int[Array, "R"],
     boxes: Float[Array, "R 4"],
+    extent: Int[Array, "2"],
     *,
     size: int,
 ) -> Float[Array, "R M M"]:
@@ -26,6 +27,8 @@ def mask_targets(
       instance: the ground truth of each RoI; one that is not in the map has an empty mask.
       layer: the layer that holds it.
       boxes: XYXY corners in pixels.
+      extent: height and width of the image's content in pixels; where a RoI reaches beyond it, the border
+        goes on, and what stands in the padding is never read.
       size: M, cells along each side.
 
     Returns:
@@ -34,7 +37,7 @@ def mask_targets(
     _, height, width = instance_map.shape
     ends = boxes - 0.5  # Measured from cell centres.
     counts = sample_counts(ends[:, 2:] - ends[:, :2], size)
-    full = jnp.broadcast_to(jnp.array([height, width], jnp.int32), (boxes.shape[0], 2))
+    full = jnp.broadcast_to(extent, (boxes.shape[0], 2))
     rows, cols = (
         bin_weights(
             ends[:, axis], ends[:, axis + 2], counts[:, axis], full[:, 1 - axis],

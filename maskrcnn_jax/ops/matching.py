@@ -28,6 +28,7 @@ def match(
     positive: float,
     negative: float,
     low_quality: bool,
+    usable: Bool[Array, "N"] | None = None,
 ) -> Matches:
     """Gives each candidate its best ground truth and a label (Ren et al. 2015, §3.1.2).
 
@@ -40,6 +41,7 @@ def match(
       low_quality: also make positive every candidate that is the best, or as good as the best, of some
         valid ground truth. As in Detectron2, a ground truth that overlaps nothing so claims every
         candidate of quality 0; the candidate's index stays that of its own best ground truth.
+      usable: False marks candidates that are ignored and are nobody's best; None where all may be used.
 
     Returns:
       Matches; all negative with index 0 where no ground truth is valid.
@@ -51,9 +53,10 @@ def match(
     best = jnp.max(masked, axis=0)
     is_positive = best >= positive
     if low_quality:
-        row_best = jnp.max(quality, axis=1)
+        rival = quality if usable is None else jnp.where(usable, quality, -1.0)
+        row_best = jnp.max(rival, axis=1)
         is_positive |= jnp.any((quality == row_best[:, None]) & valid[:, None], axis=0)
-    return Matches(index, _labels(is_positive, best, negative))
+    return Matches(index, _labels(is_positive, best, negative, usable))
 
 
 def match_boxes(
@@ -64,34 +67,44 @@ def match_boxes(
     positive: float,
     negative: float,
     low_quality: bool,
+    usable: Bool[Array, "N"] | None = None,
 ) -> Matches:
     """`match` by the IoU of `boxes` and `candidates`; on accelerators without a matrix of G x N in memory.
 
     Args:
       boxes: the ground truths, XYXY corners in pixels.
       candidates: the same of anchors or proposals.
-      valid, positive, negative, low_quality: as in `match`.
+      valid, positive, negative, low_quality, usable: as in `match`.
     """
 
-    def kept(boxes, candidates, valid):
-        quality = pairwise_iou(boxes, candidates)
-        return match(quality, valid, positive=positive, negative=negative, low_quality=low_quality)
+    thresholds = {"positive": positive, "negative": negative, "low_quality": low_quality}
 
-    def computed_again(boxes, candidates, valid):
+    def kept(boxes, candidates, valid, usable):
+        return match(pairwise_iou(boxes, candidates), valid, **thresholds, usable=usable)
+
+    def computed_again(boxes, candidates, valid, usable):
         index, best = _best_box(*_again(boxes, candidates, valid))
         is_positive = best >= positive
         if low_quality:
             # No quality is -1, so padding ties with nothing.
-            row_best = jnp.where(valid, jnp.max(pairwise_iou(boxes, candidates), axis=1), -1.0)
+            rival = pairwise_iou(boxes, candidates)
+            rival = rival if usable is None else jnp.where(usable, rival, -1.0)
+            row_best = jnp.where(valid, jnp.max(rival, axis=1), -1.0)
             boxes, candidates, row_best = _again(boxes, candidates, row_best)
             is_positive |= jnp.any(pairwise_iou(boxes, candidates) == row_best[:, None], axis=0)
-        return Matches(index, _labels(is_positive, best, negative))
+        return Matches(index, _labels(is_positive, best, negative, usable))
 
-    return jax.lax.platform_dependent(boxes, candidates, valid, cpu=kept, default=computed_again)
+    return jax.lax.platform_dependent(boxes, candidates, valid, usable, cpu=kept, default=computed_again)
 
 
-def _labels(is_positive: Bool[Array, "N"], best: Float[Array, "N"], negative: float) -> Int8[Array, "N"]:
-    return jnp.where(is_positive, 1, jnp.where(best < negative, 0, -1)).astype(jnp.int8)
+def _labels(
+    is_positive: Bool[Array, "N"],
+    best: Float[Array, "N"],
+    negative: float,
+    usable: Bool[Array, "N"] | None,
+) -> Int8[Array, "N"]:
+    labels = jnp.where(is_positive, 1, jnp.where(best < negative, 0, -1))
+    return (labels if usable is None else jnp.where(usable, labels, -1)).astype(jnp.int8)
 
 
 def _again(*inputs: Array) -> tuple[Array, ...]:

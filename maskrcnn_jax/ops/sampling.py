@@ -26,12 +26,16 @@ def sample(labels: Int8[Array, "N"], key: PRNGKeyArray, *, count: int, positive_
 
     Args:
       labels: 1 positive, 0 negative; anything else is never drawn. N >= 1.
-      key: the draw is a function of it and of `labels`; each subset of a label is equally likely.
+      key: the draw is a function of it and of those labels that may be drawn: candidates of other labels
+        between them, such as anchors in an image's padding, change nothing. Each subset of a label is
+        equally likely.
       count: S, the most candidates to draw.
       positive_fraction: at most int(count * positive_fraction) positives are drawn.
     """
     total = labels.shape[0]
-    priority = jax.random.uniform(key, (total,))
+    # Numbers are dealt out in order to those that take part. (The first n of a longer draw are a draw of n.)
+    turn = jnp.cumsum((labels == 0) | (labels == 1)) - 1
+    priority = jax.random.uniform(key, (total,))[turn]
 
     def draw(label, limit):
         """The `label`led candidates of highest priority, best first, and how many they are."""

@@ -204,7 +204,9 @@ def test_mask_targets_are_0_or_1_and_halves_count_as_covered():
     instance_map[1, :, :3] = 2
     boxes = np.array([[0, 0, 12, 12], [0, 0, 4, 4]], np.float32)
     rois = RoITargets(boxes, *(np.array(v, np.int32) for v in ([0, 0], [1, 1])), *[np.ones(2, bool)] * 2)
-    targets = roi_training.roi_mask_targets(jnp.asarray(instance_map), jnp.array([0, 1]), rois, size=2)
+    targets = roi_training.roi_mask_targets(
+        jnp.asarray(instance_map), jnp.array([0, 1]), rois, jnp.array(instance_map.shape[1:]), size=2
+    )
     # Half of the 6-cell-wide left column: its samples lie at 0.5 .. 5.5, three of six inside.
     np.testing.assert_array_equal(targets, [[[1, 0], [1, 0]], [[1, 1], [1, 1]]])
 

@@ -35,7 +35,13 @@ def random_discs(rng, count, height, width):
 
 @functools.cache
 def compiled(form, size):
-    return jax.jit(functools.partial(mask_targets, size=size))
+    return jax.jit(functools.partial(whole_map, size=size))
+
+
+def whole_map(instance_map, instance, layer, boxes, *, size):
+    """Targets of an image that fills its canvas."""
+    extent = jnp.array(instance_map.shape[-2:], jnp.int32)
+    return mask_targets(instance_map, instance, layer, boxes, extent, size=size)
 
 
 @jax.jit
@@ -97,8 +103,24 @@ def test_padding_and_simple_boxes(form):
 
 def test_no_roi(form):
     none = np.zeros(0, np.int32)
-    soft = mask_targets(jnp.ones((2, 10, 10), jnp.uint16), none, none, jnp.zeros((0, 4)), size=4)
+    soft = mask_targets(
+        jnp.ones((2, 10, 10), jnp.uint16), none, none, jnp.zeros((0, 4)), jnp.array([10, 10]), size=4
+    )
     assert soft.shape == (0, 4, 4)
+
+
+@pytest.mark.parametrize("canvas", [(41, 57), (64, 96)])
+def test_the_padding_of_the_canvas_is_not_read(form, scene, canvas):
+    """RoIs that reach beyond the image at its right and bottom see its border go on, whatever the canvas."""
+    masks, instance, boxes = scene
+    instance_map, layer = layered(masks)
+    extent = jnp.array(instance_map.shape[1:], jnp.int32)
+    padding = [(0, 0), *((0, side - size) for side, size in zip(canvas, masks.shape[1:], strict=True))]
+    padded = jnp.pad(jnp.asarray(instance_map), padding, constant_values=1)  # Even rubbish plays no part.
+    run = jax.jit(functools.partial(mask_targets, size=SIZE))
+    found = run(padded, instance, layer[instance], boxes, extent)
+    expected = compiled(form, SIZE)(instance_map, instance, layer[instance], boxes)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
 def test_vmap_equals_a_loop(form, scene):
@@ -112,7 +134,7 @@ def test_vmap_equals_a_loop(form, scene):
         np.stack([boxes] * 2),
     )
 
-    batched = jax.jit(jax.vmap(functools.partial(mask_targets, size=SIZE)))(*inputs)
+    batched = jax.jit(jax.vmap(functools.partial(whole_map, size=SIZE)))(*inputs)
     loop = [compiled(form, SIZE)(*parts) for parts in zip(*inputs, strict=True)]
     np.testing.assert_allclose(batched, np.stack(loop), atol=1e-6)
 

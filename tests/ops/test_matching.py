@@ -1,5 +1,7 @@
 """Matching against a loop over candidates, against Detectron2's labels, and with padding."""
 
+import functools
+
 import jax
 import numpy as np
 import pytest
@@ -150,3 +152,18 @@ def test_without_crowds_and_for_empty_candidates_labels_stay():
     candidates = np.array([[1, 1, 2, 2], [5, 5, 5, 5]], np.float32)
     assert ignore_crowds(labels, candidates, box, np.array([False])).tolist() == [0, 0]
     assert ignore_crowds(labels, candidates, box, np.array([True])).tolist() == [-1, 0]
+
+
+def test_unusable_candidates_are_nobodys_best(form, rng):
+    """Labels of the usable ones are as if the others were not there; those are ignored."""
+    corners = rng.integers(0, 30, (66, 2))
+    boxes = np.concatenate([corners, corners + rng.integers(4, 20, (66, 2))], axis=1).astype(np.float32)
+    truths, candidates, usable = boxes[:6], boxes[6:], rng.random(60) < 0.5
+    best = np.asarray(pairwise_iou(truths, candidates)).argmax(axis=1)
+    assert not usable[best].all()
+    everyone = np.ones(6, bool)
+    found = jax.jit(functools.partial(match_boxes, **RPN))(truths, candidates, everyone, usable=usable)
+    alone = match(np.asarray(pairwise_iou(truths, candidates[usable])), everyone, **RPN)
+    np.testing.assert_array_equal(found.labels[usable], alone.labels)
+    np.testing.assert_array_equal(found.index[usable], alone.index)
+    assert (np.asarray(found.labels)[~usable] == -1).all()

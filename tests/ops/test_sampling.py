@@ -76,3 +76,15 @@ def test_vmap_equals_a_loop(rng):
     for i in range(3):
         for together, alone in zip(batched, one(labels[i], keys[i]), strict=True):
             np.testing.assert_array_equal(together[i], alone)
+
+
+def test_candidates_that_may_not_be_drawn_change_nothing(rng):
+    """A larger canvas puts anchors of its padding between the others."""
+    labels = labelled(9, 30, 6, rng)
+    taking_part = labels >= 0
+    for key in range(5):
+        drawn, alone = (
+            sample(jnp.asarray(some), jax.random.key(key), count=16, positive_fraction=0.5)
+            for some in (labels, labels[taking_part])
+        )
+        np.testing.assert_array_equal(drawn.index, np.flatnonzero(taking_part)[alone.index])
