@@ -48,6 +48,21 @@ class Batch(NamedTuple):
     cut: Int[Array, "B"]
 
 
+class Term(NamedTuple):
+    """One loss of some images as a sum, and what the sum of all images is to be divided by.
+
+    Apart, so that the parts of a batch, on several devices or one after the other, add up to the whole.
+    """
+
+    total: Float[Array, "*B"]
+    count: Float[Array, "*B"]
+
+    @property
+    def mean(self) -> Float[Array, "*B"]:
+        """The loss; 0 where there is nothing to average over."""
+        return self.total / self.count.clip(1.0)
+
+
 class Proposals(NamedTuple):
     """What the RPN hands to the RoI heads: best first, clipped to the image, padded at the end."""
 

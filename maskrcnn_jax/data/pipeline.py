@@ -7,6 +7,7 @@ s * batch_size + i names the epoch, the place in that epoch's permutation, and t
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -84,11 +85,11 @@ def batches(
         step, i = k // share, k % share
         return make_sample(step * batch_size + process_index * share + i)
 
-    end = np.iinfo(np.int64).max if steps is None else (start_step + steps) * share
-    dataset = tf.data.Dataset.range(start_step * share, end)
+    # Never to its end, where tf.data waits for its tuner to wake up, up to a minute.
+    dataset = tf.data.Dataset.range(start_step * share, np.iinfo(np.int64).max)
     dataset = dataset.map(numbered, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     dataset = dataset.batch(share, drop_remainder=True).prefetch(prefetch)
-    return _checked(dataset, records, canvas, failures)
+    return islice(_checked(dataset, records, canvas, failures), steps)
 
 
 def hide_gpus_from_tensorflow() -> None:

@@ -18,7 +18,7 @@ from maskrcnn_jax.models.layers import Fill, inside
 from maskrcnn_jax.models.resnet import ResNet
 from maskrcnn_jax.ops.boxes import grow
 from maskrcnn_jax.ops.sampling import Sample
-from maskrcnn_jax.structures import Batch, Detections, Proposals
+from maskrcnn_jax.structures import Batch, Detections, Proposals, Term
 
 LOSSES = ("loss_cls", "loss_box_reg", "loss_mask", "loss_rpn_cls", "loss_rpn_loc")
 
@@ -88,20 +88,46 @@ class MaskRCNN(nn.Module):
         """The five losses of a training step; their sum is what is minimised.
 
         Args:
-          batch: padded images and ground truths.
-          key: decides which anchors and RoIs are drawn.
-          anchor_sample, proposals, roi_sample: fixed choices (with a batch axis) in place of the model's
-            own, to compare losses and gradients with another implementation.
+          batch, key, anchor_sample, proposals, roi_sample: as for `terms`.
 
         Returns:
           `loss_cls`, `loss_box_reg`, `loss_mask`, `loss_rpn_cls`, `loss_rpn_loc`, with Detectron2's
           normalisers; float32 scalars.
         """
+        choices = {"anchor_sample": anchor_sample, "proposals": proposals, "roi_sample": roi_sample}
+        return {name: term.mean for name, term in self.terms(batch, key, **choices).items()}
+
+    def terms(
+        self,
+        batch: Batch,
+        key: PRNGKeyArray,
+        first: int | Int[Array, ""] = 0,
+        *,
+        anchor_sample: Sample | None = None,
+        proposals: Proposals | None = None,
+        roi_sample: Sample | None = None,
+    ) -> dict[str, Term]:
+        """The five losses of some images of a step's batch, as sums and what they are divided by.
+
+        Args:
+          batch: padded images and ground truths.
+          key: of the step; decides which anchors and RoIs are drawn.
+          first: the place of the first of these images in the whole batch. The draws of an image depend on
+            its place alone, and not on which others are computed with it.
+          anchor_sample, proposals, roi_sample: fixed choices (with a batch axis) in place of the model's
+            own, to compare losses and gradients with another implementation.
+
+        Returns:
+          By the names of `losses`.
+        """
         features = self.features(batch.images, batch.sizes)
         found, logits, deltas = self.propose(features, batch.sizes, training=True)
-        anchor_key, roi_key = jax.random.split(key)
-        losses = self._rpn_losses(features, logits, deltas, batch, anchor_key, anchor_sample)
-        return losses | self._roi_losses(features, proposals or found, batch, roi_key, roi_sample)
+        places = first + jnp.arange(len(batch.index))
+        anchor_keys, roi_keys = (
+            jax.vmap(jax.random.fold_in, (None, 0))(purpose, places) for purpose in jax.random.split(key)
+        )
+        terms = self._rpn_terms(features, logits, deltas, batch, anchor_keys, anchor_sample)
+        return terms | self._roi_terms(features, proposals or found, batch, roi_keys, roi_sample)
 
     def detect(self, images: UInt8[Array, "B H W 3"], sizes: Int[Array, "B 2"]) -> Detections:
         """The best detections of each image, with their masks as probabilities over their boxes.
@@ -157,20 +183,17 @@ class MaskRCNN(nn.Module):
         valid = jax.vmap(lambda e: rpn.valid_anchors(self.config.rpn, shapes, e))(features.extents)
         return anchors, valid
 
-    def _rpn_losses(self, features, logits, deltas, batch, key, fixed):
+    def _rpn_terms(self, features, logits, deltas, batch, keys, fixed):
         anchors, usable = self._anchors(features)
 
         def one(logits, deltas, usable, boxes, valid, crowd, key, fixed):
             drawn, matched = rpn.sample_anchors(self.config.rpn, anchors, usable, boxes, valid, key, crowd)
             return rpn.rpn_losses(self.config.rpn, logits, deltas, anchors, boxes, fixed or drawn, matched)
 
-        keys = jax.random.split(key, len(logits))
         truths = batch.boxes, batch.valid, batch.crowd
-        losses = jax.vmap(one)(logits, deltas, usable, *truths, keys, fixed)
-        return jax.tree.map(jnp.mean, losses)
+        return jax.tree.map(jnp.sum, jax.vmap(one)(logits, deltas, usable, *truths, keys, fixed))
 
-    def _roi_losses(self, features, proposals, batch, key, fixed):
-        keys = jax.random.split(key, len(batch.index))
+    def _roi_terms(self, features, proposals, batch, keys, fixed):
         one = functools.partial(roi_training.sample_rois, self.config)
         rois = jax.vmap(one)(proposals, batch.boxes, batch.classes, batch.valid, keys, fixed, batch.crowd)
         matched = jnp.take_along_axis(batch.boxes, rois.instance[..., None], axis=1)
@@ -179,7 +202,7 @@ class MaskRCNN(nn.Module):
         def flat(x):
             return x.reshape(-1, *x.shape[2:])
 
-        losses = roi_training.box_losses(self.config, logits, deltas, jax.tree.map(flat, rois), flat(matched))
+        terms = roi_training.box_losses(self.config, logits, deltas, jax.tree.map(flat, rois), flat(matched))
         # Foreground comes first, so that the mask branch needs only this many rows.
         most = int(self.config.roi.samples * self.config.roi.positive_fraction)
         foreground = jax.tree.map(lambda x: x[:, :most], rois)
@@ -190,8 +213,8 @@ class MaskRCNN(nn.Module):
         targets = jax.vmap(targets)(batch.instance_map, batch.layers, foreground, batch.sizes)
         masks = self.roi_heads.masks(features, foreground.boxes, shared)
         foreground = jax.tree.map(flat, foreground)
-        loss = roi_training.mask_loss(masks, foreground.classes, flat(targets), foreground.positive)
-        return losses | {"loss_mask": loss}
+        mask_term = roi_training.mask_loss(masks, foreground.classes, flat(targets), foreground.positive)
+        return terms | {"loss_mask": mask_term}
 
 
 def _most(valid: Bool[Array, "B R"]) -> Int[Array, ""]:

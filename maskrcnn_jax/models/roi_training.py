@@ -12,7 +12,7 @@ from maskrcnn_jax.ops.losses import sigmoid_cross_entropy, smooth_l1, softmax_cr
 from maskrcnn_jax.ops.masks import mask_targets
 from maskrcnn_jax.ops.matching import ignore_crowds, match_boxes
 from maskrcnn_jax.ops.sampling import Sample, sample
-from maskrcnn_jax.structures import Proposals
+from maskrcnn_jax.structures import Proposals, Term
 
 
 class RoITargets(NamedTuple):
@@ -82,7 +82,7 @@ def box_losses(
     deltas: Float[Array, "R K 4"],
     rois: RoITargets,
     matched: Float[Array, "R 4"],
-) -> dict[str, Float[Array, ""]]:
+) -> dict[str, Term]:
     """Cross-entropy of the classes and smooth L1 of the deltas (Girshick 2015, eq. 1), over a batch.
 
     Both are sums over RoIs divided by the number of sampled ones, foreground and background.
@@ -91,14 +91,14 @@ def box_losses(
       rois: the targets of all images in one list.
       matched: the ground-truth box of each RoI.
     """
-    sampled = jnp.maximum(rois.valid.sum(), 1).astype(jnp.float32)
+    sampled = rois.valid.sum().astype(jnp.float32)
     entropy = softmax_cross_entropy(logits, rois.classes)
     chosen = select_class(deltas, rois.classes)
     targets = encode(matched, rois.boxes, config.roi.box_weights)
     distance = smooth_l1(chosen - targets, config.roi.smooth_l1_beta).sum(axis=1)
     return {
-        "loss_cls": jnp.where(rois.valid, entropy, 0.0).sum() / sampled,
-        "loss_box_reg": jnp.where(rois.positive, distance, 0.0).sum() / sampled,
+        "loss_cls": Term(jnp.where(rois.valid, entropy, 0.0).sum(), sampled),
+        "loss_box_reg": Term(jnp.where(rois.positive, distance, 0.0).sum(), sampled),
     }
 
 
@@ -107,11 +107,11 @@ def mask_loss(
     classes: Int[Array, "R"],
     targets: Float[Array, "R M M"],
     positive: Bool[Array, "R"],
-) -> Float[Array, ""]:
+) -> Term:
     """Mean binary cross-entropy of the class's own mask over foreground RoIs (He et al. 2017, §3)."""
     entropy = sigmoid_cross_entropy(select_class(logits, classes, axis=-1), targets)
-    count = jnp.maximum(positive.sum(), 1).astype(jnp.float32)
-    return jnp.where(positive, entropy.mean(axis=(1, 2)), 0.0).sum() / count
+    total = jnp.where(positive, entropy.mean(axis=(1, 2)), 0.0).sum()
+    return Term(total, positive.sum().astype(jnp.float32))
 
 
 def roi_mask_targets(

@@ -20,7 +20,7 @@ from maskrcnn_jax.ops.losses import sigmoid_cross_entropy, smooth_l1
 from maskrcnn_jax.ops.matching import ignore_crowds, match_boxes
 from maskrcnn_jax.ops.nms import nms
 from maskrcnn_jax.ops.sampling import Sample, sample
-from maskrcnn_jax.structures import Proposals
+from maskrcnn_jax.structures import Proposals, Term
 
 
 class RPNHead(nn.Module):
@@ -166,7 +166,7 @@ def rpn_losses(
     boxes: Float[Array, "G 4"],
     drawn: Sample,
     matched: Int[Array, "N"],
-) -> dict[str, Float[Array, ""]]:
+) -> dict[str, Term]:
     """Losses of one image, summed over the drawn anchors and divided by `config.samples`.
 
     Cross-entropy of the objectness, smooth L1 of the deltas of positives (Ren et al. 2015, eq. 1).
@@ -175,7 +175,8 @@ def rpn_losses(
     entropy = sigmoid_cross_entropy(logits[index], drawn.positive.astype(jnp.float32))
     targets = encode(boxes[matched[index]], anchors.boxes[index], config.box_weights)
     distance = smooth_l1(deltas[index] - targets, config.smooth_l1_beta).sum(axis=1)
+    count = jnp.float32(config.samples)
     return {
-        "loss_rpn_cls": jnp.where(drawn.valid, entropy, 0.0).sum() / config.samples,
-        "loss_rpn_loc": jnp.where(drawn.positive, distance, 0.0).sum() / config.samples,
+        "loss_rpn_cls": Term(jnp.where(drawn.valid, entropy, 0.0).sum(), count),
+        "loss_rpn_loc": Term(jnp.where(drawn.positive, distance, 0.0).sum(), count),
     }

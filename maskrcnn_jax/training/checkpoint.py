@@ -1,7 +1,9 @@
 """Orbax checkpoints of the training state, with the config that they belong to beside them."""
 
+import contextlib
 import json
 import textwrap
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,9 @@ class CheckpointError(UserError):
 class Checkpoints:
     """The checkpoints of one run folder; use as a context manager, so that the last save is finished."""
 
-    def __init__(self, workdir: Path, config: dict[str, Any], *, keep: int):
+    def __init__(
+        self, workdir: Path, config: dict[str, Any], *, keep: int, place: jax.sharding.Sharding | None = None
+    ):
         """Opens the folder, or starts it.
 
         Args:
@@ -30,16 +34,19 @@ class Checkpoints:
           config: the whole config of the run, as plain values; `config["model"]` must be the one that the
             folder's checkpoints were made with. Other fields may change between runs.
           keep: how many checkpoints stay.
+          place: where restored arrays shall be, whatever devices wrote them; None for the first device.
 
         Raises:
           CheckpointError: the folder was made with another model; lists the fields that differ.
         """
         workdir = workdir.absolute()
         options = ocp.CheckpointManagerOptions(max_to_keep=keep)
-        self._manager = ocp.CheckpointManager(workdir / "checkpoints", options=options)
-        if self.latest_step is not None and (workdir / "config.json").is_file():
+        self._manager = _manager(workdir / "checkpoints", options)
+        self._path, self._config, self._place = workdir / "config.json", config, place
+        if self.latest_step is None:
+            self._write_config()
+        elif self._path.is_file():
             require_same_model(_saved_model(workdir), config["model"], workdir)
-        write_json(workdir / "config.json", config)
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -56,9 +63,24 @@ class Checkpoints:
         """The latest checkpoint, in the shape of `state` (arrays, or what `jax.eval_shape` gives).
 
         Raises:
-          CheckpointError: it cannot be read as this state.
+          CheckpointError: it is of another optimiser, and says how to go on; or it cannot be read.
         """
-        return _restore(self._manager, state)
+        restored = _restore(self._manager, state, self._place, self._path, self._config)
+        self._write_config()
+        return restored
+
+    def restore_params(self) -> tuple[int, Any]:
+        """Step and parameters of the latest checkpoint, of whatever optimiser it is.
+
+        Raises:
+          CheckpointError: it cannot be read.
+        """
+        step = self._manager.latest_step()
+        with _readable(self._manager, step):
+            target = _target(self._manager.item_metadata(step).tree, self._place)
+            saved = self._manager.restore(step, args=ocp.args.StandardRestore(target))
+        self._write_config()
+        return step, saved["params"]
 
     def save(self, state: TrainState) -> None:
         """Writes the state in the background, once for each step; old checkpoints go.
@@ -68,6 +90,10 @@ class Checkpoints:
         step = int(state.step)
         if self.latest_step != step:
             self._manager.save(step, args=ocp.args.StandardSave(state))
+
+    def _write_config(self) -> None:
+        if jax.process_index() == 0:
+            write_json(self._path, self._config)
 
 
 def load_latest(workdir: Path, state: TrainState, config: dict[str, Any]) -> TrainState:
@@ -84,10 +110,10 @@ def load_latest(workdir: Path, state: TrainState, config: dict[str, Any]) -> Tra
     if not (workdir / "checkpoints").is_dir():
         raise CheckpointError(f"{workdir} holds no checkpoints: is it the --workdir of a training run?")
     require_same_model(_saved_model(workdir), config["model"], workdir)
-    with ocp.CheckpointManager(workdir.absolute() / "checkpoints") as manager:
+    with _manager(workdir.absolute() / "checkpoints") as manager:
         if manager.latest_step() is None:
             raise CheckpointError(f"{workdir} holds no finished checkpoint yet: wait for the first one")
-        return _restore(manager, state)
+        return _restore(manager, state, None, workdir / "config.json", config)
 
 
 def require_same_model(saved: dict[str, Any], now: dict[str, Any], source: Path) -> None:
@@ -107,20 +133,71 @@ def require_same_model(saved: dict[str, Any], now: dict[str, Any], source: Path)
         raise CheckpointError("\n  ".join([title, *differing]))
 
 
-def _restore(manager: ocp.CheckpointManager, state: TrainState) -> TrainState:
-    # Where the arrays shall be is said here, or Orbax would ask for the devices that wrote them.
-    place = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    target = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), state)
+def _manager(folder: Path, options: ocp.CheckpointManagerOptions | None = None) -> ocp.CheckpointManager:
+    # With its handler, it knows what is in a checkpoint before it is read.
+    return ocp.CheckpointManager(folder, options=options, item_handlers=ocp.StandardCheckpointHandler())
+
+
+def _restore(
+    manager: ocp.CheckpointManager, state: TrainState, place: Any, path: Path, config: dict[str, Any]
+) -> TrainState:
     step = manager.latest_step()
+    with _readable(manager, step):
+        saved = manager.item_metadata(step).tree
+    _require_same_state(saved, state, f"step {step} in {manager.directory}", path, config)
+    with _readable(manager, step):
+        return manager.restore(step, args=ocp.args.StandardRestore(_target(state, place)))
+
+
+def _target(tree: Any, place: Any) -> Any:
+    # Where the arrays shall be is said here, or Orbax would ask for the devices that wrote them.
+    place = place or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), tree)
+
+
+@contextlib.contextmanager
+def _readable(manager: ocp.CheckpointManager, step: int) -> Iterator[None]:
     try:
-        return manager.restore(step, args=ocp.args.StandardRestore(target))
+        yield
     except Exception as error:  # TensorStore raises bare ones for damaged chunks.
         found = textwrap.shorten(str(error), 300, placeholder=" ...")
         raise CheckpointError(
-            f"the checkpoint of step {step} in {manager.directory} is damaged or was written with another "
-            f"optimiser: {found}\nDelete the folder of that step to go on from the one before, or use "
-            "another --workdir"
+            f"the checkpoint of step {step} in {manager.directory} cannot be read: {found}\nIf its files are "
+            "damaged, move the folder of that step away: the same command then goes on from the one before"
         ) from error
+
+
+def _require_same_state(saved: Any, state: TrainState, where: str, path: Path, config: dict[str, Any]):
+    """Raises a CheckpointError that says which fields of the optimiser differ, and what can be done."""
+    there, here = _shapes(saved), _shapes(state)
+    if there == here:
+        return
+    try:
+        before = json.loads(path.read_text(encoding="utf-8")).get("optimizer", {})
+    except (OSError, ValueError, AttributeError):
+        before = {}
+    now = json.loads(json.dumps(config.get("optimizer", {})))
+    fields = [f"optimizer.{name}: {a} there, {b} in this config" for name, a, b in _differences(before, now)]
+    states = [f"{name}: only there" for name in sorted(there.keys() - here.keys())]
+    states += [f"{name}: only in this config's" for name in sorted(here.keys() - there.keys())]
+    states += [
+        f"{name}: {there[name]} there, {here[name]} in this config's"
+        for name in sorted(there.keys() & here.keys())
+        if there[name] != here[name]
+    ]
+    more = [f"and {len(states) - 4} more arrays"] if len(states) > 4 else []
+    lines = [f"the checkpoint of {where} is whole, but its optimiser is another:"]
+    lines += fields or [*states[:4], *more]
+    raise CheckpointError(
+        "\n  ".join(lines) + "\nWith --reset_optimizer the run goes on from that step's weights with a fresh "
+        "optimiser: momentum from zero, a fresh average. Or set the fields back, or use another --workdir"
+    )
+
+
+def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+    """Shape of each array by its path; what Orbax keeps as a mapping or a list has the same path here."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="."): tuple(x.shape) for path, x in leaves}
 
 
 def _saved_model(workdir: Path) -> dict[str, Any]:

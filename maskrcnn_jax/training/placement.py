@@ -1,6 +1,8 @@
 """Data parallelism: which devices a run uses, and how its state and batches lie on them."""
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -9,14 +11,28 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding, SingleDev
 DATA = "data"  # the axis along which a batch is cut
 
 
-def make_mesh(batch_size: int) -> Mesh:
-    """The accelerators of this process that can share a batch equally; on CPU, and at batch 1, a single one.
+def make_mesh(batch_size: int, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """The devices that share a batch equally.
 
-    Virtual CPU devices share the same cores, so that several of them would only take turns.
+    Args:
+      batch_size: images of one step.
+      devices: which to use; None for all of a cluster, or as many accelerators of a single process as can
+        share the batch. Of a single process's virtual CPU devices, which only take turns, it is one.
+
+    Raises:
+      ValueError: the devices of a cluster cannot share the batch.
     """
-    devices = jax.local_devices()
-    count = 1 if devices[0].platform == "cpu" else math.gcd(batch_size, len(devices))
-    return Mesh(np.array(devices[:count]), (DATA,))
+    if devices is None and jax.process_count() == 1:
+        devices = jax.local_devices()
+        count = 1 if devices[0].platform == "cpu" else math.gcd(batch_size, len(devices))
+        devices = devices[:count]
+    devices = sorted(devices or jax.devices(), key=lambda device: (device.process_index, device.id))
+    if batch_size % len(devices):
+        raise ValueError(
+            f"batch_size {batch_size} cannot be shared equally by {len(devices)} devices of "
+            f"{jax.process_count()} processes: set batch_size to a multiple of {len(devices)}"
+        )
+    return Mesh(np.array(devices), (DATA,))
 
 
 def everywhere(mesh: Mesh) -> Sharding:
@@ -27,6 +43,20 @@ def everywhere(mesh: Mesh) -> Sharding:
 def parts(mesh: Mesh) -> Sharding:
     """An equal part of the first axis on each device: a batch."""
     return _laid_out(mesh, PartitionSpec(DATA))
+
+
+def copy_to(mesh: Mesh, tree: Any) -> Any:
+    """The same arrays or keys on every device; each process must give the same."""
+    if jax.process_count() == 1:
+        return jax.device_put(tree, everywhere(mesh))
+    return jax.jit(lambda tree: tree, out_shardings=everywhere(mesh))(jax.device_get(tree))
+
+
+def share_out(mesh: Mesh, tree: Any) -> Any:
+    """A batch on the devices, of which each process gives its own rows."""
+    if jax.process_count() == 1:
+        return jax.device_put(tree, parts(mesh))
+    return jax.tree.map(lambda x: jax.make_array_from_process_local_data(parts(mesh), x), tree)
 
 
 def _laid_out(mesh: Mesh, spec: PartitionSpec) -> Sharding:

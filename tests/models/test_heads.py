@@ -165,8 +165,8 @@ def test_box_losses_are_these_sums(rng, rois, agnostic, beta):
     apart = np.abs(own - np.asarray(encode(matched[:2], rois.boxes[:2], roi.box_weights)))
     if beta:
         apart = np.where(apart < beta, apart**2 / (2 * beta), apart - beta / 2)
-    np.testing.assert_allclose(losses["loss_cls"], entropy[:5].sum() / 5, rtol=1e-5)
-    np.testing.assert_allclose(losses["loss_box_reg"], apart.sum() / 5, rtol=1e-5)
+    np.testing.assert_allclose(losses["loss_cls"].mean, entropy[:5].sum() / 5, rtol=1e-5)
+    np.testing.assert_allclose(losses["loss_box_reg"].mean, apart.sum() / 5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("classes", [3, 1])
@@ -178,9 +178,9 @@ def test_the_mask_loss_is_this_mean(rng, classes):
     chosen = logits[[0, 1], :, :, [2, 0] if classes == 3 else [0, 0]]
     entropy = np.log1p(np.exp(np.where(targets[:2] > 0, -chosen, chosen)))
     np.testing.assert_allclose(
-        roi_training.mask_loss(logits, own, targets, positive), entropy.mean(), rtol=1e-5
+        roi_training.mask_loss(logits, own, targets, positive).mean, entropy.mean(), rtol=1e-5
     )
-    assert roi_training.mask_loss(logits, own, targets, np.zeros(4, bool)) == 0
+    assert roi_training.mask_loss(logits, own, targets, np.zeros(4, bool)).mean == 0
 
 
 def test_losses_of_padding_are_zero_with_zero_gradient(rois):
@@ -189,9 +189,10 @@ def test_losses_of_padding_are_zero_with_zero_gradient(rois):
 
     def total(logits, deltas, masks):
         losses = roi_training.box_losses(C4, logits, deltas, nothing, jnp.zeros((6, 4)))
-        return sum(losses.values()) + roi_training.mask_loss(
+        losses["loss_mask"] = roi_training.mask_loss(
             masks, nothing.classes, jnp.zeros((6, 5, 5)), nothing.positive
         )
+        return sum(term.mean for term in losses.values())
 
     inputs = (jnp.ones((6, 4)), jnp.ones((6, 3, 4)), jnp.ones((6, 5, 5, 3)))
     value, gradients = jax.jit(jax.value_and_grad(total, argnums=(0, 1, 2)))(*inputs)

@@ -114,14 +114,24 @@ def test_what_does_not_touch_the_weights_may_change(saved):
     assert json.loads((saved / "config.json").read_text())["steps"] == 99
 
 
-def test_the_state_of_another_optimiser_is_refused(saved):
+def test_another_optimiser_is_refused_by_its_fields_and_its_weights_can_be_had(saved):
+    """The checkpoint is good: nothing says that it should go, and the folder's config stays as it was."""
     params = state_at(0).params
     adam = TrainState(jnp.int32(0), params, optax.adam(0.1).init(params))
-    with (
-        Checkpoints(saved, CONFIG, keep=3) as checkpoints,
-        pytest.raises(CheckpointError, match=r"step 4 in [^:]* another optimiser: (?s:.)*Delete the folder"),
-    ):
-        checkpoints.restore(adam)
+    before = (saved / "config.json").read_bytes()
+    for config, words in [
+        (CONFIG | {"optimizer": {"ema": 0.5}}, r"\n  optimizer\.ema: None there, 0\.5 in this config\n"),
+        (CONFIG, r"\n  opt_state\.0\.trace\.a: only there\n"),
+    ]:
+        with Checkpoints(saved, config, keep=3) as checkpoints:
+            with pytest.raises(CheckpointError, match=rf"step 4 in .* is whole.*{words}") as error:
+                checkpoints.restore(adam)
+            assert "--reset_optimizer" in str(error.value) and "elete" not in str(error.value)
+        assert (saved / "config.json").read_bytes() == before
+    with Checkpoints(saved, CONFIG, keep=3) as checkpoints:
+        step, weights = checkpoints.restore_params()
+    assert step == 4
+    assert_equal(weights, state_at(4).params)
 
 
 def test_a_damaged_checkpoint_is_refused_and_the_one_before_is_left(saved):

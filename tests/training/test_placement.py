@@ -1,4 +1,4 @@
-"""Data parallelism on two (CPU) devices against the mean of what each part of the batch gives alone."""
+"""One batch and seed give one loss and one gradient, on however many devices and in however many parts."""
 
 import jax
 import numpy as np
@@ -16,53 +16,62 @@ from maskrcnn_jax.training.step import create_state, make_train_step
 pytest_plugins = ("tiny",)
 
 
-@pytest.fixture
-def mesh():
-    return Mesh(np.array(jax.devices()[:2]), (placement.DATA,))
-
-
-def test_a_step_on_two_devices_is_the_mean_of_their_parts(compiled_once, model_config, mesh):
-    config, key = get_config(), jax.random.key(3)
+def tiny_batch():
+    """Four images of which the second has no object: the parts of the batch count differently."""
+    config = get_config()
     (batch,) = batches(
-        draw_records(2, seed=0, size=config.data.size),
+        draw_records(4, seed=0, size=config.data.size),
         augment=config.data.augment,
         canvas=tuple(config.data.canvas),
-        batch_size=2,
+        batch_size=4,
         max_instances=config.data.max_instances,
         seed=0,
         steps=1,
     )
-    optimizer = make_optimizer(model_config, lambda step: 0.1, momentum=0.0, weight_decay=0.0)
-    model, params = MaskRCNN(model_config), init_params(model_config, jax.random.key(0))
-    state = create_state(params, optimizer)
+    valid = batch.valid.copy()
+    valid[1] = False
+    return batch._replace(valid=valid)
 
-    def differentiate(params, batch, key):
-        def loss(params):
-            return sum(model.apply({"params": params}, batch, key, method="losses").values())
 
-        return jax.value_and_grad(loss)(params)
+@pytest.fixture(scope="module")
+def after(compiled_once, model_config):
+    """Metrics and gradients after one step of plain SGD, by number of devices and of parts."""
+    batch, start = tiny_batch(), init_params(model_config, jax.random.key(0))
+    start = jax.device_get(start)
+    optimizer = make_optimizer(model_config, lambda step: 1.0, momentum=0.0, weight_decay=0.0)
 
-    alone = jax.jit(differentiate)
-    step_key = jax.random.fold_in(key, 0)
-    results = [
-        alone(params, jax.tree.map(lambda x, d=d: x[d : d + 1], batch), jax.random.fold_in(step_key, d))
-        for d in range(2)
-    ]
-    loss, gradients = jax.tree.map(lambda a, b: (a + b) / 2, *results)
-    expected = jax.tree.map(lambda p, g: p - np.float32(0.1) * g, params, gradients)
+    def run(devices, accumulate):
+        mesh = Mesh(np.array(jax.devices()[:devices]), (placement.DATA,))
+        step = make_train_step(MaskRCNN(model_config), optimizer, mesh=mesh, accumulate=accumulate)
+        state = placement.copy_to(mesh, create_state(start, optimizer))
+        key = placement.copy_to(mesh, jax.random.key(3))
+        with jax.transfer_guard("disallow"):
+            state, metrics = step(state, placement.share_out(mesh, batch), key)
+        assert all(len(leaf.sharding.device_set) == devices for leaf in jax.tree.leaves(state))
+        return jax.device_get(metrics), jax.tree.map(np.subtract, start, jax.device_get(state.params))
 
-    step = make_train_step(model, optimizer, mesh=mesh)
-    state = jax.device_put(state, placement.everywhere(mesh))
-    after, metrics = step(state, jax.device_put(batch, placement.parts(mesh)), key)
-    assert metrics["loss"] == pytest.approx(float(loss), rel=1e-4)
-    for found, value in zip(jax.tree.leaves(after.params), jax.tree.leaves(expected), strict=True):
-        assert len(found.sharding.device_set) == 2
-        np.testing.assert_allclose(found, value, rtol=1e-4, atol=1e-5)
+    return run
+
+
+@pytest.fixture(scope="module")
+def whole(after):
+    return after(1, 1)
+
+
+@pytest.mark.parametrize(("devices", "accumulate"), [(2, 1), (4, 1), (1, 4), (2, 2)])
+def test_a_step_is_the_same_however_the_batch_is_cut(after, whole, devices, accumulate):
+    metrics, gradients = after(devices, accumulate)
+    for name, value in whole[0].items():
+        assert metrics[name] == pytest.approx(value, rel=1e-5), name
+    for found, expected in zip(*map(jax.tree.leaves, (gradients, whole[1])), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-5)
 
 
 class Device:
-    def __init__(self, platform):
-        self.platform = platform
+    process_index = 0
+
+    def __init__(self, platform, number):
+        self.platform, self.id = platform, number
 
 
 @pytest.mark.parametrize(
@@ -70,6 +79,11 @@ class Device:
     [("cpu", 8, 1), ("gpu", 1, 1), ("gpu", 8, 8), ("gpu", 4, 4), ("gpu", 12, 4), ("gpu", 3, 1)],
 )
 def test_as_many_accelerators_as_share_the_batch_equally(monkeypatch, platform, batch_size, count):
-    monkeypatch.setattr(jax, "local_devices", lambda: [Device(platform) for _ in range(8)])
+    monkeypatch.setattr(jax, "local_devices", lambda: [Device(platform, i) for i in range(8)])
     monkeypatch.setattr(placement, "Mesh", lambda devices, names: (devices.shape, names))
     assert placement.make_mesh(batch_size) == ((count,), (placement.DATA,))
+
+
+def test_devices_that_cannot_share_the_batch_are_refused():
+    with pytest.raises(ValueError, match="batch_size 6 cannot be shared equally by 4 devices of 1 processes"):
+        placement.make_mesh(6, jax.devices()[:4])
