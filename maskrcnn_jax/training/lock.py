@@ -17,7 +17,7 @@ _NO_LOCKS = {
     errno.ENOLCK,
     errno.ENOSYS,
     errno.EOPNOTSUPP,
-}  # A file system that knows none, as some clusters'.
+}  # of a file system that has none
 
 
 class RunLocked(UserError):

@@ -102,7 +102,7 @@ def test_another_model_is_refused_with_every_field_that_differs(saved, opened):
     assert str(error.value).splitlines()[1:] == [
         "  model.backbone.depth: 50 there, 101 in this config",
         "  model.num_classes: 1 there, 3 in this config",
-        "  model.rpn.anchor_sizes: [[8, 16, 32, 64, 128]] there, [[4, 8]] in this config",
+        "  model.rpn.anchor_sizes: [[8.0, 16.0, 32.0, 64.0, 128.0]] there, [[4, 8]] in this config",
     ]
     assert json.loads((saved / "config.json").read_text()) == json.loads(json.dumps(CONFIG))
 
