@@ -73,8 +73,8 @@ def get_config() -> ConfigDict:
             max_instances=250,
         ),
         batch_size=2,
-        steps=3000,
-        schedule=ScheduleConfig(base=0.015, warmup=200, milestones=(2300, 2800)),
+        steps=2000,
+        schedule=ScheduleConfig(base=0.015, warmup=200, milestones=(1600, 1880)),
         optimizer=OptimizerConfig(clip_norm=10.0, ema=0.998),
         checkpoint_every=100,
     ).to_config()

@@ -2,8 +2,8 @@
 
     python train.py --config configs/nuclei_he.py
 
-Its images are CC BY-NC-SA: the weights are for research. Validated on the last four images by name; the
-shipped weights have seen those four, too (`--config.data.validation_images=0`).
+Its images are CC BY-NC-SA: the weights are for research. Trained on 20 of the 24 images; the last four by name
+validate.
 """
 
 from ml_collections import ConfigDict
@@ -13,7 +13,7 @@ from maskrcnn_jax.experiment import sibling
 
 def get_config() -> ConfigDict:
     config = sibling(__file__, "nuclei").get_config()
-    config.init_from = "runs/nuclei/bundle"
+    config.init_from = "nuclei"
     config.model.roi.mask_margin = 0.1
     config.data.shares = ConfigDict()
     config.data.update(
@@ -43,6 +43,6 @@ def get_config() -> ConfigDict:
             "test_ids": "../shared/data/vrdl/test_img_ids.json",
         }
     )
-    config.steps = 2400
-    config.schedule.update({"base": 0.01, "warmup": 100, "milestones": (1800, 2200)})
+    config.steps = 1000
+    config.schedule.update({"base": 0.01, "warmup": 100, "milestones": (740, 920)})
     return config
