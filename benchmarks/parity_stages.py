@@ -9,7 +9,8 @@ from parity_goldens import Golden, Row, as_batch, extents, largest, level_names
 
 from maskrcnn_jax.models import rpn
 from maskrcnn_jax.models.fpn import assign_levels
-from maskrcnn_jax.models.heads import Features
+from maskrcnn_jax.models.heads import BoxPredictor, Features, FullyConnected, MaskHead
+from maskrcnn_jax.models.heads import pool as pool_boxes
 from maskrcnn_jax.models.mask_rcnn import MaskRCNN, normalize
 from maskrcnn_jax.models.resnet import Stage
 from maskrcnn_jax.structures import Proposals
@@ -77,7 +78,7 @@ def _after_backbone(config, params, features, sizes, inputs):
     outputs = {"rpn_logits": logits[0], "rpn_deltas": deltas[0]}
     outputs["anchors"] = rpn.make_anchors(config.rpn, shapes, config.levels).boxes
     outputs |= (_c4_stages if config.fpn is None else _fpn_stages)(config, heads, features, inputs, module)
-    predictor = heads.BoxPredictor(config)
+    predictor = BoxPredictor(config)
     for prefix, vectors in (("", inputs["roi_vectors"]), ("probe_", outputs.pop("predictor_input"))):
         logits, deltas = module(predictor, "box_predictor", vectors)
         outputs |= {f"{prefix}class_logits": logits, f"{prefix}box_deltas": deltas.reshape(len(deltas), -1)}
@@ -92,7 +93,7 @@ def _c4_stages(config, heads, features, inputs, module):
     body = Stage(config.backbone, stage, config.roi.norm)
 
     def pool(boxes):
-        return heads.pool(features, boxes[None], config.levels, config.roi.bins, config.roi.sampling)
+        return pool_boxes(features, boxes[None], config.levels, config.roi.bins, config.roi.sampling)
 
     last = inputs[f"probe_res{stage}"].transpose(0, 2, 3, 1)
     return {
@@ -100,7 +101,7 @@ def _c4_stages(config, heads, features, inputs, module):
         f"probe_res{stage}": module(
             body, f"res{stage}", inputs["probe_pooled"].transpose(0, 2, 3, 1)
         ).transpose(0, 3, 1, 2),
-        "probe_mask_logits": module(heads.MaskHead(config), "mask_head", last).transpose(0, 3, 1, 2),
+        "probe_mask_logits": module(MaskHead(config), "mask_head", last).transpose(0, 3, 1, 2),
         "roi_vectors": module(body, f"res{stage}", pool(inputs["proposal_boxes"])).mean(axis=(1, 2)),
         "predictor_input": last.mean(axis=(1, 2)),
     }
@@ -114,10 +115,10 @@ def _fpn_stages(config, heads, features, inputs, module):
 
     def pool(boxes, bins, sampling):
         level = assign_levels(boxes[None], strides)
-        return heads.pool(finest, boxes[None], strides, bins, sampling, level=level)
+        return pool_boxes(finest, boxes[None], strides, bins, sampling, level=level)
 
     def box_head(pooled):
-        return module(heads.FullyConnected(roi.fc_channels), "box_head", pooled)
+        return module(FullyConnected(roi.fc_channels), "box_head", pooled)
 
     probes = inputs["probe_boxes"]
     mask_sampling = roi.sampling if roi.mask_sampling is None else roi.mask_sampling
@@ -127,7 +128,7 @@ def _fpn_stages(config, heads, features, inputs, module):
         "probe_pooled": pool(probes, roi.bins, roi.sampling).transpose(0, 3, 1, 2),
         "probe_vectors": box_head(inputs["probe_pooled"].transpose(0, 2, 3, 1)),
         "probe_mask_pooled": pool(probes, roi.mask_bins, mask_sampling).transpose(0, 3, 1, 2),
-        "probe_mask_logits": module(heads.MaskHead(config), "mask_head", mask_input).transpose(0, 3, 1, 2),
+        "probe_mask_logits": module(MaskHead(config), "mask_head", mask_input).transpose(0, 3, 1, 2),
         "roi_vectors": box_head(pool(inputs["proposal_boxes"], roi.bins, roi.sampling)),
         "predictor_input": inputs["probe_vectors"],
     }

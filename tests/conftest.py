@@ -34,3 +34,14 @@ def golden(shared):
 @pytest.fixture
 def rng():
     return np.random.default_rng(0)
+
+
+@pytest.fixture(params=["cpu", "cuda", "default"])
+def form(request, monkeypatch):
+    """Makes `jax.lax.platform_dependent` choose the form for CPUs, for GPUs, or for everything else."""
+
+    def choose(*args, default, **branches):
+        return branches.get(request.param, default)(*args)
+
+    monkeypatch.setattr(jax.lax, "platform_dependent", choose)
+    return request.param
