@@ -79,6 +79,7 @@ class Evaluate:
         folder: Path,
         *,
         categories: Categories,
+        min_score: float,
         progress: Callable[[int, int], None],
     ) -> Evaluation:
         """Writes results, metrics and pictures into `folder`; see `outputs.report.write_evaluation`."""
@@ -89,4 +90,11 @@ class Evaluate:
             self._predictor = Predictor(config, params)
         else:
             self._predictor.replace_params(params)
-        return write_evaluation(self._predictor, records, folder, categories=categories, progress=progress)
+        return write_evaluation(
+            self._predictor,
+            records,
+            folder,
+            categories=categories,
+            min_score=min_score,
+            progress=progress,
+        )

@@ -49,6 +49,7 @@ class Evaluate(Protocol):
         folder: Path,
         *,
         categories: dict[int, str],
+        min_score: float,
         progress: Callable[[int, int], None],
     ) -> Evaluation: ...
 

@@ -160,7 +160,7 @@ def test_bad_files_are_told_and_the_rest_goes_on(model, images, run, tmp_path, c
     (images.folder / "zero.tif").touch()
     grey = np.full((30, 40), 65535, np.uint16)
     tifffile.imwrite(images.folder / "grey16.tif", grey)
-    tifffile.imwrite(images.folder / "float.tif", grey.astype(np.float32))
+    tifffile.imwrite(images.folder / "complex.tif", grey.astype(np.complex64))
     (tmp_path / "empty").mkdir()
     assert run(images.folder, tmp_path / "empty", tmp_path / "gone.png") == 1
     said = capsys.readouterr()
@@ -168,7 +168,7 @@ def test_bad_files_are_told_and_the_rest_goes_on(model, images, run, tmp_path, c
         "cut.png",
         "text.png",
         "zero.tif",
-        "float.tif",
+        "complex.tif",
         "empty: there is no image",
         "gone.png: there is no",
     ):
