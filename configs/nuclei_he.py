@@ -2,8 +2,8 @@
 
     python train.py --config configs/nuclei_he.py
 
-Its images are CC BY-NC-SA: the weights are for research. Trained on 20 of the 24 images; the last four by name
-validate.
+Its images are CC BY-NC-SA: the weights are for research. Trained on 20 of the 24 images; the last four by
+name validate.
 """
 
 from ml_collections import ConfigDict

@@ -324,5 +324,5 @@ def test_the_mask_branch_sees_more_than_its_box(images):
 
 
 def test_a_c4_head_has_no_margin():
-    with pytest.raises(ValueError, match=r"roi.mask_margin is 0.1: a C4 head shares"):
+    with pytest.raises(ValueError, match=r"roi.mask_margin is 0.1: it must be 0 for a C4 model"):
         dataclasses.replace(C4, roi=dataclasses.replace(C4.roi, mask_margin=0.1))
