@@ -59,6 +59,7 @@ def test_every_file_is_there(run):
         "config.json",
         "evaluation",
         "history.jsonl",
+        "run.lock",
         "tensorboard",
     ]
     assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == ["40", "80"]

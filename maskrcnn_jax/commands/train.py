@@ -38,17 +38,28 @@ def define(values: flags.FlagValues, argv: Sequence[str]) -> None:
         "Where the run is written; runs/NAME of the config if not given.",
         flag_values=values,
     )
+    flags.DEFINE_bool(
+        "reset_optimizer",
+        False,
+        "Go on from the last checkpoint's weights with a fresh optimiser: no momentum, a fresh average.",
+        flag_values=values,
+    )
 
 
 def run(values: flags.FlagValues) -> None:
     """Trains as the flags say."""
     doors.keep_tensorflow_off_gpus()
     name = Path(values["config"].config_filename).stem
-    train(values.config, Path(values.workdir or f"runs/{name}"))
+    workdir = Path(values.workdir or f"runs/{name}")
+    train(values.config, workdir, reset_optimizer=values.reset_optimizer)
 
 
 def train(
-    config: ConfigDict | Experiment, workdir: Path, *, console: Console | None = None
+    config: ConfigDict | Experiment,
+    workdir: Path,
+    *,
+    console: Console | None = None,
+    reset_optimizer: bool = False,
 ) -> Evaluation | None:
     """Trains as `training.loop.train` does, and evaluates with this package's predictor and report.
 
@@ -61,7 +72,11 @@ def train(
     experiment = Experiment.from_dict(config.to_dict())
     source = resolve(experiment.init_from) or experiment.init_from
     return loop.train(
-        replace(experiment, init_from=str(source)), workdir, evaluate=Evaluate(), console=console
+        replace(experiment, init_from=str(source)),
+        workdir,
+        evaluate=Evaluate(),
+        console=console,
+        reset_optimizer=reset_optimizer,
     )
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 import jax
+import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
@@ -30,9 +31,10 @@ from maskrcnn_jax.training.checkpoint import Checkpoints
 from maskrcnn_jax.training.display import Display, counter
 from maskrcnn_jax.training.history import History
 from maskrcnn_jax.training.interrupt import stop_request
+from maskrcnn_jax.training.lock import run_lock
 from maskrcnn_jax.training.log import Log
 from maskrcnn_jax.training.optimizer import averaged_params, make_optimizer
-from maskrcnn_jax.training.placement import everywhere, make_mesh, parts
+from maskrcnn_jax.training.placement import copy_to, make_mesh, parts
 from maskrcnn_jax.training.schedule import warmup_steps_decay
 from maskrcnn_jax.training.state import TrainState
 from maskrcnn_jax.training.step import create_state, make_train_step
@@ -60,6 +62,7 @@ def train(
     *,
     evaluate: Evaluate | None = None,
     console: Console | None = None,
+    reset_optimizer: bool = False,
 ) -> Evaluation | None:
     """Trains, or goes on training, until `config.steps`; then evaluates and writes the results.
 
@@ -73,13 +76,15 @@ def train(
       evaluate: is given the model and the validation records, and writes into the folder that it is given;
         without it nothing is evaluated. `commands.train.train` hands in the package's own.
       console: where progress is shown; the terminal if None.
+      reset_optimizer: go on from a checkpoint's step and weights, but with a fresh optimiser.
 
     Returns:
       The evaluation on the validation split; None where the config has no such split.
 
     Raises:
       NonFiniteLoss: says at which step, which loss and which images.
-      CheckpointError: the folder belongs to another model.
+      CheckpointError: the folder belongs to another model or optimiser.
+      RunLocked: another run writes into the folder.
       DataError: lists every fault of the data set.
       FieldError: the config has impossible values; lists their fields and what is possible.
       UserError: the config asks for what cannot be; says which field to change.
@@ -92,8 +97,11 @@ def train(
     optimizer = make_optimizer(model_config, schedule, **config.optimizer.to_dict())
     classes = categories(config.data, "validation", model_config.num_classes)
     run = _Run(config, model_config, classes, workdir, evaluate, console or Console())
-    with Checkpoints(workdir, config.to_dict(), keep=config.keep_checkpoints) as checkpoints:
-        state = run.start(checkpoints, optimizer)
+    with (
+        run_lock(workdir),
+        Checkpoints(workdir, config.to_dict(), keep=config.keep_checkpoints) as checkpoints,
+    ):
+        state = run.start(checkpoints, optimizer, reset_optimizer)
         first = int(state.step)
         # Read before the training, so that no fault comes to light hours later.
         held_out = config.data.validation_images or config.data.validation_path
@@ -102,12 +110,13 @@ def train(
             return run.publish(state, validation)
         records = run.read("train")
         mesh = make_mesh(config.batch_size)
-        state, stream = jax.device_put(state, everywhere(mesh)), _prefetch(run.batches(records, first), mesh)
+        state, key = copy_to(mesh, (state, run.keys()[1]))
+        stream = _prefetch(run.batches(records, first), mesh)
         with History(workdir, first) as history, Display(run.console, first, config.steps) as display:
             step_function = make_train_step(MaskRCNN(model_config), optimizer, display.say, mesh)
             log = Log(records, display, history, schedule)
             for end in run.ends(first):
-                state = run.advance(state, end, step_function, stream, log, checkpoints)
+                state = run.advance(state, end, step_function, stream, key, log, checkpoints)
                 evaluation = run.publish(state, validation)
                 if evaluation:
                     log.evaluation(end, evaluation.metrics)
@@ -125,12 +134,22 @@ class _Run:
     evaluate: Evaluate | None
     console: Console
 
-    def start(self, checkpoints: Checkpoints, optimizer: optax.GradientTransformation) -> TrainState:
+    def keys(self) -> tuple[jax.Array, jax.Array]:
+        """A key for the initial weights, and one for all steps."""
+        return tuple(jax.random.split(jax.random.key(self.config.seed)))
+
+    def start(
+        self, checkpoints: Checkpoints, optimizer: optax.GradientTransformation, reset_optimizer: bool
+    ) -> TrainState:
         """The state of the latest checkpoint, or a fresh one."""
 
         def fresh() -> TrainState:
-            return create_state(init_params(self.model_config, jax.random.key(self.config.seed)), optimizer)
+            return create_state(init_params(self.model_config, self.keys()[0]), optimizer)
 
+        if checkpoints.latest_step is not None and reset_optimizer:
+            step, params = checkpoints.restore_params()
+            self._say(f"resumed at step {step} from {self.workdir}, with a fresh optimiser")
+            return create_state(params, optimizer)._replace(step=jnp.int32(step))
         if checkpoints.latest_step is not None:
             state = checkpoints.restore(jax.eval_shape(fresh))
             self._say(f"resumed at step {int(state.step)} from {self.workdir}")
@@ -184,11 +203,12 @@ class _Run:
         end: int,
         step_function: Callable,
         stream: Iterator,
+        key: jax.Array,
         log: Log,
         checkpoints: Checkpoints,
     ) -> TrainState:
         """Steps from `state.step` to `end`; logs and saves on the way."""
-        config, first, key = self.config, int(state.step), jax.random.key(self.config.seed)
+        config, first = self.config, int(state.step)
         log.restart_clock()
         with stop_request() as stop:
             for step in range(first + 1, end + 1):
@@ -197,7 +217,8 @@ class _Run:
                 state, metrics = step_function(state, batch, key)
                 log.add(step, metrics, index, cut)
                 stops = stop.is_set()
-                saves = stops or step % config.checkpoint_every == 0 or step == config.steps
+                # Before an evaluation too: what stops that must not cost steps.
+                saves = stops or step % config.checkpoint_every == 0 or step == end
                 # What is saved was looked at before: a checkpoint never follows a loss that is not finite.
                 if saves or step % config.log_every == 0 or step == end or log.is_new:
                     log.flush(checkpoints.latest_step)

@@ -8,6 +8,8 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding, SingleDeviceSharding
 
+from maskrcnn_jax.errors import UserError
+
 DATA = "data"  # the axis along which a batch is cut
 
 
@@ -20,7 +22,7 @@ def make_mesh(batch_size: int, devices: Sequence[jax.Device] | None = None) -> M
         share the batch. Of a single process's virtual CPU devices, which only take turns, it is one.
 
     Raises:
-      ValueError: the devices of a cluster cannot share the batch.
+      UserError: the devices of a cluster cannot share the batch.
     """
     if devices is None and jax.process_count() == 1:
         devices = jax.local_devices()
@@ -28,7 +30,7 @@ def make_mesh(batch_size: int, devices: Sequence[jax.Device] | None = None) -> M
         devices = devices[:count]
     devices = sorted(devices or jax.devices(), key=lambda device: (device.process_index, device.id))
     if batch_size % len(devices):
-        raise ValueError(
+        raise UserError(
             f"batch_size {batch_size} cannot be shared equally by {len(devices)} devices of "
             f"{jax.process_count()} processes: set batch_size to a multiple of {len(devices)}"
         )

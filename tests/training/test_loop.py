@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import signal
 
 import jax
@@ -10,10 +11,13 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from maskrcnn_jax.experiment import Experiment
 from maskrcnn_jax.models.mask_rcnn import init_params
 from maskrcnn_jax.training import loop
-from maskrcnn_jax.training.checkpoint import CheckpointError, load_latest
+from maskrcnn_jax.training.checkpoint import CheckpointError, Checkpoints, load_latest
+from maskrcnn_jax.training.lock import RunLocked, run_lock
 from maskrcnn_jax.training.log import NonFiniteLoss
+from maskrcnn_jax.training.optimizer import make_optimizer
 from maskrcnn_jax.training.step import create_state
 
 pytest_plugins = ("tiny",)
@@ -46,10 +50,10 @@ def config(config):
     return config
 
 
-def train(config, workdir):
+def train(config, workdir, **options):
     """Trains, and gives what was printed."""
     console = Console(file=io.StringIO(), width=200)
-    loop.train(config, workdir, console=console)
+    loop.train(config, workdir, console=console, **options)
     return console.file.getvalue()
 
 
@@ -229,3 +233,35 @@ def test_a_model_of_other_classes_than_the_data_is_refused(config, tmp_path):
     config.model.num_classes = 3
     with pytest.raises(ValueError, match=r"model\.num_classes is 3, but the data has 1 \(nucleus\): set"):
         train(config, tmp_path)
+
+
+def test_a_second_run_of_the_folder_is_refused_and_names_the_first(config, tmp_path):
+    with run_lock(tmp_path), pytest.raises(RunLocked, match=rf"process {os.getpid()} on "):
+        train(config, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["run.lock"]
+
+
+def test_another_optimiser_goes_on_from_the_weights_where_that_is_asked_for(config, tmp_path):
+    experiment = Experiment.from_dict(config.to_dict())
+    other = experiment.to_dict() | {"optimizer": experiment.optimizer.to_dict() | {"ema": 0.0}}
+    optimizer = make_optimizer(experiment.model, lambda step: 0.0, **other["optimizer"])
+    params = init_params(experiment.model, jax.random.key(3))
+    with Checkpoints(tmp_path, other, keep=2) as checkpoints:
+        checkpoints.save(create_state(params, optimizer)._replace(step=jnp.int32(2)))
+    config.steps = 3
+    with pytest.raises(CheckpointError, match=r"(?s)optimizer.ema: 0.0 there, .*--reset_optimizer"):
+        train(config, tmp_path)
+    assert "resumed at step 2" in train(config, tmp_path, reset_optimizer=True)
+    assert "resumed at step 3" in train(config, tmp_path)
+
+
+def test_an_evaluation_that_is_stopped_costs_no_steps(config, tmp_path):
+    """The last step is saved before the model is evaluated, although no checkpoint was due."""
+
+    def evaluate(*_, **__):
+        raise KeyboardInterrupt
+
+    config.data.validation_images, config.steps, config.checkpoint_every, config.eval_every = 1, 4, 100, 2
+    with pytest.raises(KeyboardInterrupt):
+        loop.train(config, tmp_path, evaluate=evaluate, console=Console(file=io.StringIO()))
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["2"]
