@@ -85,7 +85,7 @@ def batches(
         step, i = k // share, k % share
         return make_sample(step * batch_size + process_index * share + i)
 
-    # Never to its end, where tf.data waits for its tuner to wake up, up to a minute.
+    # Never to its end, where tf.data may wait for its tuner's thread to wake up.
     dataset = tf.data.Dataset.range(start_step * share, np.iinfo(np.int64).max)
     dataset = dataset.map(numbered, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     dataset = dataset.batch(share, drop_remainder=True).prefetch(prefetch)

@@ -78,7 +78,7 @@ class Augmented:
     def start(
         self, images: Sequence[Shaped[np.ndarray, "H W *C"]], *, frame: Size | None = None, zoom: float = 1.0
     ) -> Callable[[], list[Result]]:
-        """As `Predictor.start`. The device gets one view after the other, so that it never holds more."""
+        """As `Predictor.start`: all views go to the device at once, and stay there until they are taken."""
         seen = []
         for view in self.views:
             shown = [_show(image, view) for image in images]

@@ -1,0 +1,48 @@
+"""The models that come with the package find in the two images beside them what their cards say."""
+
+import re
+
+import numpy as np
+import pytest
+
+from maskrcnn_jax.data.entries import read_records
+from maskrcnn_jax.data.readers.formats import list_entries
+from maskrcnn_jax.evaluation.nuclei import summarize, tally
+from maskrcnn_jax.prediction.predictor import Predictor
+from maskrcnn_jax.zoo import SAMPLES, load_model, models
+
+
+@pytest.fixture(scope="module")
+def samples():
+    return read_records(list_entries("labels", SAMPLES).entries)
+
+
+def found(name, record):
+    """How many nuclei score enough, and their F1 as label image."""
+    config, params = load_model(name)
+    result = Predictor(config, params)(record.image)
+    sure = result.take(np.flatnonzero(result.scores >= config.detection.min_score))
+    return len(sure), summarize(tally(record.layers[0].astype(np.int32), sure.label_map()))["F1@0.5"]
+
+
+@pytest.mark.parametrize(
+    ("name", "image", "count", "f1"),
+    [("nuclei", "fluorescence", 47, 0.97), ("nuclei", "tissue", 74, 0.57), ("nuclei-he", "tissue", 71, 0.54)],
+)
+def test_the_count_and_f1_are_those_of_the_card(samples, name, image, count, f1):
+    record = next(record for record in samples if record.name == image)
+    number, score = found(name, record)
+    # Another processor may round a detection over a threshold.
+    assert abs(number - count) <= 1 and abs(score - f1) < 0.02
+    card = next(model for model in models() if model.name == name).folder.joinpath("card.md").read_text()
+    assert re.search(rf"{count}( found)? of {len(record.classes)}[^;]*F1 {f1}", card), (
+        "the card says otherwise"
+    )
+
+
+def test_each_has_its_card_licence_and_a_failure_and_is_small():
+    for model in models():
+        names = {path.name for path in model.folder.iterdir()}
+        assert {"card.md", "LICENSE", "config.json", "model.safetensors"} <= names
+        assert any(name.startswith("failure_") for name in names)
+        assert model.megabytes < 20.5 and model.about["licence"]
