@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 from ml_collections import ConfigDict
 
 from maskrcnn_jax.config import MaskRCNNConfig
+from maskrcnn_jax.images.choice import Choice
 from maskrcnn_jax.plain_values import Checked
 from maskrcnn_jax.ranges import Count, Length, Pixels, PositiveWeight, Range, Seed, Share, Weight
 
@@ -35,6 +36,8 @@ class DataConfig(Checked):
       validation_path: a data set of its own to validate on, in place of `validation_images`.
       images: where a COCO file's names start from; empty looks in the usual places.
       crowds_are_instances: a COCO file's `iscrowd` means nothing, as where CVAT wrote it.
+      channel, plane, series: what to read of images with several: a number from 0, or `0,1,2` as red, green
+        and blue; a number, `max` or `mean`; a number. Empty where each image holds but one.
       prepared: a folder for shards, for a data set that does not fit in memory; empty for none.
       test_images, test_ids: a folder of images without ground truth, and the JSON list of their ids.
       seed, size, train_images: of `synthetic`: the stream of draws, the images' side, and their number.
@@ -50,6 +53,9 @@ class DataConfig(Checked):
     validation_path: str = ""
     images: str = ""
     crowds_are_instances: bool = False
+    channel: str = ""
+    plane: str = ""
+    series: str = ""
     prepared: str = ""
     test_images: str = ""
     test_ids: str = ""
@@ -64,6 +70,14 @@ class DataConfig(Checked):
     def conflicts(self) -> Iterator[str]:
         if self.format != "synthetic" and not (self.path or self.validation_path or self.test_images):
             yield f"path is '': it must be where the data set of format {self.format} lies"
+        try:
+            self.choice()
+        except ValueError as error:
+            yield str(error)
+
+    def choice(self) -> Choice:
+        """What to read of images that hold several."""
+        return Choice.parse(channel=self.channel, plane=self.plane, series=self.series)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from maskrcnn_jax.commands.choosing import add_choice, choice_of
 from maskrcnn_jax.config import MaskRCNNConfig
 from maskrcnn_jax.data.anchor_fit import anchor_grids
 from maskrcnn_jax.data.check import survey
@@ -28,6 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--crowds_are_instances", action="store_true", help="a COCO file's iscrowd means nothing (CVAT)"
     )
+    add_choice(parser)
     parser.add_argument("--config", metavar="FILE", help="compare boxes with this model's anchors")
     parser.add_argument(
         "--scale",
@@ -58,6 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.path,
         images=arguments.images,
         crowds_are_instances=arguments.crowds_are_instances,
+        choice=choice_of(arguments),
     )
     config = _model(arguments.config) if arguments.config else MaskRCNNConfig.c4()
     columns = TextColumn("checking"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()

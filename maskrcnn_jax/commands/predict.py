@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from maskrcnn_jax.commands.choosing import add_choice, choice_of
 from maskrcnn_jax.errors import UserError
 from maskrcnn_jax.zoo import DEFAULT
 
@@ -64,6 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SIZE",
         help="predict in tiles of so many pixels (1024), or 0 for never; by default if a side is over 2048",
     )
+    add_choice(parser)
     parser.add_argument("--tta", choices=["flips"], help="look at each image mirrored and upside down too")
     parser.add_argument("--classes", metavar="LIST", help="names of the model's classes, in order")
     parser.add_argument(
@@ -93,6 +95,7 @@ def run(arguments: argparse.Namespace) -> int:
     from maskrcnn_jax.prediction.test_time import Augmented
     from maskrcnn_jax.zoo import load_model
 
+    choice = choice_of(arguments)
     images, faults = find_images(arguments.paths)
     if not images:
         raise UserError("there is nothing to predict\n  " + "\n  ".join(faults))
@@ -113,11 +116,12 @@ def run(arguments: argparse.Namespace) -> int:
         "color_by": color_by,
         "min_score": min_score,
         "tile": arguments.tile,
+        "image": {name: getattr(arguments, name) for name in ("channel", "plane", "series")},
     }
     journal = Journal(arguments.out / "unfinished", options)
     before = _begin(journal, outputs, jobs, overwrite=arguments.overwrite)
     limits = {"most": config.detection.max_detections, "min_score": min_score}
-    worker = Worker(predict, outputs, journal, **limits, tile=arguments.tile)
+    worker = Worker(predict, outputs, journal, **limits, tile=arguments.tile, choice=choice)
     done = _do_all(jobs, before, faults, worker)
     outputs.finish(journal.images(jobs), journal.rows(jobs))
     notes = worker.notes

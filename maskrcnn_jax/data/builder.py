@@ -21,6 +21,7 @@ from PIL import Image
 from maskrcnn_jax.data.entries import Entry, Progress, readings
 from maskrcnn_jax.data.records import Record
 from maskrcnn_jax.errors import DataError, UserError
+from maskrcnn_jax.images.choice import ALL, Choice
 
 NAME = "instance_records"  # what `tfds.load` calls a prepared set
 
@@ -40,8 +41,10 @@ class InstanceRecords(tfds.core.GeneratorBasedBuilder):
         splits: Mapping[str, Sequence[Entry]] | None = None,
         categories: Sequence[str] = ("nucleus",),
         progress: Progress | None = None,
+        choice: Choice = ALL,
         **options,
     ):
+        self._choice = choice
         self._splits = dict(splits or {})
         self._categories = tuple(categories)
         self._progress = progress
@@ -71,7 +74,7 @@ class InstanceRecords(tfds.core.GeneratorBasedBuilder):
             features=features,
             disable_shuffling=True,  # record i is image i of the reader
             metadata=tfds.core.MetadataDict(
-                categories=list(self._categories), depth={}, source=_fingerprint(self._splits)
+                categories=list(self._categories), depth={}, source=_fingerprint(self._splits, self._choice)
             ),
         )
 
@@ -106,6 +109,7 @@ def prepare(
     *,
     categories: Sequence[str] = ("nucleus",),
     progress: Progress | None = None,
+    choice: Choice = ALL,
 ) -> Path:
     """Writes shards into `folder`, unless it holds them already.
 
@@ -117,6 +121,7 @@ def prepare(
       splits: the images of each split.
       categories: name of each class.
       progress: called with the number of images done and of all.
+      choice: what the entries read of images that hold several.
 
     Returns:
       The folder with the shards themselves.
@@ -129,11 +134,13 @@ def prepare(
     root.mkdir(parents=True, exist_ok=True)
     with (root / f"{NAME}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        return _prepare(root, splits, categories, progress)
+        return _prepare(root, splits, categories, progress, choice)
 
 
-def _prepare(root: Path, splits, categories, progress) -> Path:
-    builder = InstanceRecords(data_dir=root, splits=splits, categories=categories, progress=progress)
+def _prepare(root: Path, splits, categories, progress, choice) -> Path:
+    builder = InstanceRecords(
+        data_dir=root, splits=splits, categories=categories, progress=progress, choice=choice
+    )
     target = Path(builder.data_dir)
     for leftover in target.parent.glob("incomplete.*"):
         shutil.rmtree(leftover)
@@ -141,14 +148,15 @@ def _prepare(root: Path, splits, categories, progress) -> Path:
         tfds.disable_progress_bar()
         with contextlib.redirect_stdout(io.StringIO()):
             builder.download_and_prepare()
-    elif builder.info.metadata["source"] != _fingerprint(splits):
+    elif builder.info.metadata["source"] != _fingerprint(splits, choice):
         raise UserError(f"{target} holds other images than asked for: delete it, or choose another folder")
     return target
 
 
-def _fingerprint(splits: Mapping[str, Sequence[Entry]]) -> dict[str, str]:
-    """Which images in which order; whether their files have changed is not looked at."""
-    lists = {split: [entry[:3] for entry in entries] for split, entries in splits.items()}
+def _fingerprint(splits: Mapping[str, Sequence[Entry]], choice: Choice) -> dict[str, str]:
+    """Which images in which order, and what of them; whether their files have changed is not looked at."""
+    part = [] if choice == ALL else [choice]
+    lists = {split: [*(entry[:3] for entry in entries), *part] for split, entries in splits.items()}
     return {split: hashlib.sha256(repr(rows).encode()).hexdigest() for split, rows in lists.items()}
 
 

@@ -16,6 +16,7 @@ from maskrcnn_jax.data.synthetic import draw_records
 from maskrcnn_jax.documents import DocumentError, read_json
 from maskrcnn_jax.errors import DataError, UserError
 from maskrcnn_jax.experiment import DataConfig
+from maskrcnn_jax.images.choice import Choice
 from maskrcnn_jax.images.decoding import read_image
 
 Progress = Callable[[int, int], None]
@@ -113,6 +114,7 @@ def _listing(data: DataConfig, path: str) -> Listing:
         path,
         images=data.images or None,
         crowds_are_instances=data.crowds_are_instances,
+        choice=data.choice(),
     )
     if listing.faults:
         raise DataError(listing.faults)
@@ -129,7 +131,8 @@ def _prepared_records(data: DataConfig, split: str, progress: Progress | None) -
     if split not in splits:
         return []
     categories = listings["validation"].categories
-    return PreparedRecords(prepare(data.prepared, splits, categories=categories, progress=progress), split)
+    options = {"categories": categories, "progress": progress, "choice": data.choice()}
+    return PreparedRecords(prepare(data.prepared, splits, **options), split)
 
 
 def _test_records(data: DataConfig, progress: Progress | None) -> list[Record]:
@@ -151,13 +154,18 @@ def _test_records(data: DataConfig, progress: Progress | None) -> list[Record]:
     if twice:
         raise UserError(f"data.test_ids: {ids} gives {twice} to several images: each needs its own id")
     entries = [
-        Entry(number, Path(name).stem, str(folder / name), partial(_read_unlabelled, number, folder / name))
+        Entry(
+            number,
+            Path(name).stem,
+            str(folder / name),
+            partial(_read_unlabelled, number, folder / name, data.choice()),
+        )
         for number, name in names
     ]
     return read_records(entries, progress=progress)
 
 
-def _read_unlabelled(image_id: int, path: Path) -> Reading:
-    image = read_image(path)
+def _read_unlabelled(image_id: int, path: Path, choice: Choice) -> Reading:
+    image = read_image(path, choice)
     record = Record(image_id, path.stem, image, encode_layers([], image.shape[:2]), np.zeros(0, np.int32))
     return Reading(record, [], [], [])

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from maskrcnn_jax.errors import DataError
+from maskrcnn_jax.images.choice import ALL, Choice
 from maskrcnn_jax.images.sources import open_source
 from maskrcnn_jax.outputs.folder import Outputs
 from maskrcnn_jax.outputs.overview import overview_factor
@@ -32,6 +33,7 @@ class Worker:
         most: int,
         min_score: float,
         tile: int | None = None,
+        choice: Choice = ALL,
     ):
         """Nothing is predicted yet.
 
@@ -43,7 +45,9 @@ class Worker:
           min_score: objects that score less are left out.
           tile: side of the tiles in pixels, 0 for never. None takes tiles of 1024 for images with a longer
             side than 2048.
+          choice: what to read of images with several series, planes or channels.
         """
+        self._choice = choice
         self._predict, self._outputs, self._journal = predict, outputs, journal
         self._most, self._min_score, self._tile = most, min_score, tile
         self._full: list[str] = []
@@ -75,7 +79,7 @@ class Worker:
         Raises:
           One of `FAILURES`: `fault` puts it into words.
         """
-        with open_source(job.image) as source:
+        with open_source(job.image, self._choice) as source:
             tile = (TILE if max(source.size) > LARGE else 0) if self._tile is None else self._tile
             if tile:
                 options = {"tile": tile, "overlap": tile // 8, "resume": self._journal.tiles(job)}

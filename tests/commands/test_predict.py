@@ -4,6 +4,7 @@ import contextlib
 import errno
 import io
 import json
+import os
 
 import jax
 import numpy as np
@@ -61,11 +62,10 @@ def images(tmp_path, rng):
 def run(tmp_path):
     """Runs the command with all objects kept; gives its exit code."""
 
-    def run(*paths, out=None, bundle="any", score="0"):
+    def run(*paths, out=None, bundle="any", score="0", more=()):
         out = tmp_path / "out" if out is None else out
-        return main(
-            ["predict", *map(str, paths), "--bundle", str(bundle), "--out", str(out), "--min-score", score]
-        )
+        options = ["--bundle", str(bundle), "--out", str(out), "--min-score", score, *more]
+        return main(["predict", *map(str, paths), *options])
 
     return run
 
@@ -180,6 +180,31 @@ def test_bad_files_are_told_and_the_rest_goes_on(model, images, run, tmp_path, c
     assert {image["file_name"] for image in images} == {"a.png", "grey16.tif", "Zürich – 東京 [red].png"}
     written = [file for file in files(tmp_path / "out") if not file.startswith("unfinished/")]
     assert len(written) == 3 * len(SUFFIXES) + 2
+
+
+def test_a_plane_of_a_stack(model, images, run, tmp_path, capsys):
+    """The same as the plane on its own; without a choice, the error says what there is."""
+    plane = images("plane.png")
+    stack = np.stack([np.zeros_like(plane), plane])
+    tifffile.imwrite(images.folder / "stack.tif", stack, photometric="rgb")
+    assert run(images.folder / "stack.tif") == 1
+    assert "stack.tif: holds 2 planes (axes QYXS, 2 x 60 x 80 x 3); choose --plane" in capsys.readouterr().err
+    for name, more in (("stack.tif", ["--plane", "1"]), ("plane.png", [])):
+        assert run(images.folder / name, out=tmp_path / name, more=more) == 0
+    tables = [pd.read_csv(tmp_path / name / f"{name[:5]}.csv") for name in ("stack.tif", "plane.png")]
+    assert len(tables[0]) and tables[0].equals(tables[1])
+    assert run(images.folder / "plane.png", more=["--plane", "x"]) != 0
+    assert "plane 'x' is neither a number from 0 nor max nor mean" in capsys.readouterr().err
+
+
+def test_pipes_and_devices_do_not_hold_a_run_up(model, images, run, tmp_path, capsys):
+    images("good.png")
+    for name in ("a.png", "b.tif", "c.svs"):
+        os.mkfifo(images.folder / name)
+    assert run(*(images.folder / name for name in ("a.png", "b.tif", "c.svs", "good.png")), "/dev/zero") == 1
+    told = capsys.readouterr().err
+    assert told.count("it is a named pipe, not a regular file") == 3 and "it is a device" in told
+    assert (tmp_path / "out" / "good.csv").exists()
 
 
 def test_nothing_is_left_if_all_images_fail(model, images, run, tmp_path, capsys):

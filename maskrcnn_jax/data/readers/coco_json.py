@@ -17,6 +17,7 @@ from maskrcnn_jax.data.readers.coco_images import ImageFile, find_images, name_f
 from maskrcnn_jax.data.readers.coco_masks import crop_of_segmentation, is_area, is_relative, oddities
 from maskrcnn_jax.data.records import Record, encode_layers
 from maskrcnn_jax.errors import DataError, Fault
+from maskrcnn_jax.images.choice import ALL, Choice
 from maskrcnn_jax.images.decoding import read_image
 from maskrcnn_jax.masks.crops import Crop
 
@@ -28,7 +29,9 @@ def matches(path: Path) -> bool:
     return path.is_file() and path.suffix.lower() == ".json"
 
 
-def list_entries(path: Path, images: Path | None = None, *, crowds_are_instances: bool = False) -> Listing:
+def list_entries(
+    path: Path, images: Path | None = None, choice: Choice = ALL, *, crowds_are_instances: bool = False
+) -> Listing:
     """The images of a COCO file, in its order.
 
     Category ids may have gaps: class k is the k-th smallest id. Regions with `iscrowd` become crowds.
@@ -39,6 +42,7 @@ def list_entries(path: Path, images: Path | None = None, *, crowds_are_instances
       path: the JSON file.
       images: the folder that file names start from; None looks in the usual places.
       crowds_are_instances: `iscrowd` means nothing: CVAT writes 1 for all that was drawn with a brush.
+      choice: what to read of images with several series, planes or channels.
 
     Raises:
       DataError: the file is not there, no COCO file or lists no images, or no folder holds any of them.
@@ -60,7 +64,7 @@ def list_entries(path: Path, images: Path | None = None, *, crowds_are_instances
             row["id"],
             file.name,
             str(file.path),
-            functools.partial(_read_entry, path, file, row, of_image[row["id"]], classes),
+            functools.partial(_read_entry, path, file, row, of_image[row["id"]], classes, choice),
         )
         for row, file in zip(data["images"], files, strict=True)
     ]
@@ -112,7 +116,7 @@ class _Instances(NamedTuple):
 
 
 def _read_entry(
-    path: Path, file: ImageFile, row: Row, annotations: list[Row], classes: dict[int, int]
+    path: Path, file: ImageFile, row: Row, annotations: list[Row], classes: dict[int, int], choice: Choice
 ) -> Reading:
     where, size = f"{path}: image {row['id']}", (row["height"], row["width"])
     if fault := name_fault(where, row, file.path):
@@ -122,7 +126,7 @@ def _read_entry(
     known = [annotation for annotation in annotations if annotation["category_id"] in classes]
     found = _read_instances(path, shown(row["file_name"]), size, known)
     try:
-        image = _read_sized_image(file.path, size, path.name)
+        image = _read_sized_image(file.path, size, path.name, choice)
     except DataError as error:
         return Reading(None, error.faults + found.faults, found.doubts, [])
     record = Record(
@@ -149,8 +153,10 @@ def _annotated(annotation: Row, crop: Crop) -> Float64[np.ndarray, "5"]:
     return values
 
 
-def _read_sized_image(path: Path, size: tuple[int, int], source: str) -> UInt8[np.ndarray, "H W 3"]:
-    image = read_image(path)
+def _read_sized_image(
+    path: Path, size: tuple[int, int], source: str, choice: Choice
+) -> UInt8[np.ndarray, "H W 3"]:
+    image = read_image(path, choice)
     if image.shape[:2] != size:
         found = f"has {image.shape[0]} x {image.shape[1]} pixels (height x width), {source} says {size}"
         raise DataError([Fault(str(path), found, "correct the numbers or restore the image")])

@@ -8,6 +8,7 @@ from pathlib import Path
 from maskrcnn_jax.data.entries import Listing
 from maskrcnn_jax.data.readers import coco_json, label_images, mask_folder
 from maskrcnn_jax.errors import DataError, Fault, UserError
+from maskrcnn_jax.images.choice import ALL, Choice
 from maskrcnn_jax.plain_values import nearest
 
 FORMATS = {"mask_folder": mask_folder, "coco": coco_json, "labels": label_images}
@@ -19,6 +20,7 @@ def list_entries(
     *,
     images: str | os.PathLike | None = None,
     crowds_are_instances: bool = False,
+    choice: Choice = ALL,
 ) -> Listing:
     """What a data set holds, without reading any image.
 
@@ -27,6 +29,7 @@ def list_entries(
       path: the folder, or the JSON file of a COCO data set.
       images: where a COCO file's file names start from; None looks in the usual places.
       crowds_are_instances: a COCO file's `iscrowd` means nothing.
+      choice: what to read of images with several series, planes or channels.
 
     Raises:
       UserError: the format is unknown, or an option is given where it means nothing.
@@ -46,8 +49,8 @@ def list_entries(
         raise DataError([fault])
     if format == "coco":
         folder = None if images is None else Path(images)
-        return coco_json.list_entries(path, folder, crowds_are_instances=crowds_are_instances)
-    return FORMATS[format].list_entries(path)
+        return coco_json.list_entries(path, folder, choice, crowds_are_instances=crowds_are_instances)
+    return FORMATS[format].list_entries(path, choice)
 
 
 def _misplaced(format: str, path: Path) -> Fault | None:

@@ -10,6 +10,7 @@ import numpy as np
 from maskrcnn_jax.data.entries import Entry, Listing, Reading
 from maskrcnn_jax.data.records import MAX_INSTANCES, Record
 from maskrcnn_jax.errors import DataError, Fault
+from maskrcnn_jax.images.choice import ALL, Choice
 from maskrcnn_jax.images.decoding import (
     IMAGE_SUFFIXES,
     LABEL_SUFFIXES,
@@ -38,7 +39,7 @@ def matches(path: Path) -> bool:
     return any(_is_label(f) or (f.suffix == ".npy" and _stem(f).endswith(_SEG)) for f in files)
 
 
-def list_entries(path: Path) -> Listing:
+def list_entries(path: Path, choice: Choice = ALL) -> Listing:
     """Pairs of images and label images, by name, with image ids from 1 in that order; all are of one class.
 
     Either `images/X.*` and `masks/X.*` (or `labels/`), or `X.*` and `X_masks.*` in one folder; `X_img.*`
@@ -62,7 +63,12 @@ def list_entries(path: Path) -> Listing:
     if not faults and not images:
         faults.append(Fault(str(path), "holds no images", "put images and label images right into it"))
     entries = [
-        Entry(i, name, str(images[name]), functools.partial(_read_pair, i, name, images[name], labels[name]))
+        Entry(
+            i,
+            name,
+            str(images[name]),
+            functools.partial(_read_pair, i, name, images[name], labels[name], choice),
+        )
         for i, name in enumerate(sorted(images.keys() & labels.keys()), start=1)
     ]
     return Listing(entries, faults, _unexpected(path))
@@ -132,11 +138,11 @@ def _by_stem(files: list[Path], faults: list[Fault]) -> dict[str, Path]:
     return found
 
 
-def _read_pair(image_id: int, name: str, image_path: Path, labels_path: Path) -> Reading:
+def _read_pair(image_id: int, name: str, image_path: Path, labels_path: Path, choice: Choice) -> Reading:
     image = labels = None
     faults: list[Fault] = []
     try:
-        image = read_image(image_path)
+        image = read_image(image_path, choice)
     except DataError as error:
         faults += error.faults
     try:

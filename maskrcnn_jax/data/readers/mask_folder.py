@@ -12,6 +12,7 @@ from PIL import Image, ImageChops
 from maskrcnn_jax.data.entries import TWIN, Entry, Listing, Reading
 from maskrcnn_jax.data.records import Record, encode_layers
 from maskrcnn_jax.errors import DataError, Fault
+from maskrcnn_jax.images.choice import ALL, Choice
 from maskrcnn_jax.images.decoding import (
     IMAGE_SUFFIXES,
     UNREADABLE,
@@ -33,7 +34,7 @@ def matches(path: Path) -> bool:
     )
 
 
-def list_entries(path: Path) -> Listing:
+def list_entries(path: Path, choice: Choice = ALL) -> Listing:
     """The image folders in `path` by name, with image ids from 1 in that order; all are of one class.
 
     Hidden files and folders are ignored. Masks may overlap. Their pixels are 0 and one other value;
@@ -49,7 +50,7 @@ def list_entries(path: Path) -> Listing:
         what = "holds no folders"
         raise DataError([Fault(str(path), what, "expected NAME/images/ and NAME/masks/ in it")])
     entries = [
-        Entry(i, folder.name, str(folder / "images"), functools.partial(_read_folder, i, folder))
+        Entry(i, folder.name, str(folder / "images"), functools.partial(_read_folder, i, folder, choice))
         for i, folder in enumerate(folders, start=1)
     ]
     return Listing(entries, [], [])
@@ -59,8 +60,8 @@ def _folders(path: Path) -> list[Path]:
     return sorted(p for p in path.iterdir() if p.is_dir() and not p.name.startswith("."))
 
 
-def _read_folder(image_id: int, folder: Path) -> Reading:
-    image, faults = _read_only_image(folder / "images")
+def _read_folder(image_id: int, folder: Path, choice: Choice) -> Reading:
+    image, faults = _read_only_image(folder / "images", choice)
     masks = folder / "masks"
     if not masks.is_dir():
         return Reading(
@@ -81,7 +82,7 @@ def _read_folder(image_id: int, folder: Path) -> Reading:
     return Reading(record, faults, doubts, [str(path) for path in found])
 
 
-def _read_only_image(folder: Path) -> tuple[UInt8[np.ndarray, "H W 3"] | None, list[Fault]]:
+def _read_only_image(folder: Path, choice: Choice) -> tuple[UInt8[np.ndarray, "H W 3"] | None, list[Fault]]:
     if not folder.is_dir():
         return None, [Fault(str(folder), "is no folder", "put the image there")]
     files = image_files(folder)
@@ -90,7 +91,7 @@ def _read_only_image(folder: Path) -> tuple[UInt8[np.ndarray, "H W 3"] | None, l
         remedy = f"leave exactly one of {', '.join(IMAGE_SUFFIXES)}"
         return None, [Fault(str(folder), f"holds {len(files)} images ({listed})", remedy)]
     try:
-        return read_image(files[0]), []
+        return read_image(files[0], choice), []
     except DataError as error:
         return None, error.faults
 

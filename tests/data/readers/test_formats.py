@@ -6,12 +6,15 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from maskrcnn_jax.data.datasets import load_split
 from maskrcnn_jax.data.readers.formats import FORMATS, list_entries
 from maskrcnn_jax.errors import DataError
 from maskrcnn_jax.experiment import DataConfig
+from maskrcnn_jax.images.choice import Choice
+from maskrcnn_jax.images.sources import open_source
 from maskrcnn_jax.plain_values import FieldError
 
 
@@ -57,6 +60,23 @@ def test_a_config_reads_each_format(sets, format):
     assert [record.name for split in ("train", "validation") for record in load_split(apart, split)] == [
         "a"
     ] * 2
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_config_says_which_part_of_a_stack_is_trained_on(sets, tmp_path, format):
+    """And training sees the pixels that prediction sees."""
+    stack = np.random.default_rng(0).normal(size=(3, 4, 5)).astype(np.float32)
+    for place in ("a", "folders/a/images/a", "pairs/images/a"):
+        (tmp_path / f"{place}.png").unlink()
+        tifffile.imwrite(tmp_path / f"{place}.tif", stack, photometric="minisblack")
+    coco = tmp_path / "coco.json"
+    coco.write_text(coco.read_text().replace("a.png", "a.tif"))
+    data = DataConfig(format=format, path=str(sets[format]), plane="2")
+    (record,) = load_split(data, "train")
+    with open_source(tmp_path / "a.tif", Choice(plane=2)) as source:
+        np.testing.assert_array_equal(record.image, source.read(0, 0, 4, 5))
+    with pytest.raises(DataError, match=r"a\.tif: holds 3 planes .*data\.plane"):
+        load_split(replace(data, plane=""), "train")
 
 
 def test_a_wrong_format_in_a_config_is_answered(sets):
