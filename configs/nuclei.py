@@ -4,44 +4,19 @@ python benchmarks/nuclei_sets.py --out runs/data/nuclei DSB2018_FOLDER ...
 python train.py --config configs/nuclei.py
 """
 
+from dataclasses import replace
+
 from ml_collections import ConfigDict
 
-from maskrcnn_jax.config import (
-    BackboneConfig,
-    DetectionConfig,
-    FPNConfig,
-    MaskRCNNConfig,
-    RoIConfig,
-    RPNConfig,
-)
-from maskrcnn_jax.experiment import DataConfig, Experiment, OptimizerConfig, ScheduleConfig
+from maskrcnn_jax.config import BackboneConfig
+from maskrcnn_jax.experiment import DataConfig, Experiment, OptimizerConfig, ScheduleConfig, sibling
 
 
 def get_config() -> ConfigDict:
-    model = MaskRCNNConfig(
-        backbone=BackboneConfig(depth=50, last_stage=4),
-        fpn=FPNConfig(channels=96, extra_levels=0),
-        rpn=RPNConfig(
-            anchor_sizes=((10, 16), (24, 36), (56, 90)),
-            anchor_ratios=(1.0,),
-            positive_iou=0.5,
-            pre_nms=(1000, 6000),
-            post_nms=(500, 4000),
-        ),
-        roi=RoIConfig(
-            samples=128,
-            positive_fraction=0.4,
-            bins=7,
-            fc_channels=(160, 160),
-            mask_bins=14,
-            mask_convs=2,
-            mask_channels=64,
-        ),
-        detection=DetectionConfig(max_detections=2000),
-        stretch_grey=True,
-    )
+    backbone = BackboneConfig(depth=50, last_stage=4)
+    model = sibling(__file__, "nuclei_small").small_model(backbone, pyramid=96, fc_channels=160)
     return Experiment(
-        model=model,
+        model=replace(model, stretch_grey=True),
         init_from="../shared/weights/msra_resnet50_partial.npz",
         data=DataConfig(
             format="labels",

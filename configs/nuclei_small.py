@@ -22,13 +22,11 @@ BACKBONES = {
 }
 
 
-def get_config(start: str = "imagenet") -> ConfigDict:
-    """`--config configs/nuclei_small.py:scratch` needs no weights: everything learns, with group norm."""
-    if start not in BACKBONES:
-        raise ValueError(f"configs/nuclei_small.py:{start}: choose one of {', '.join(BACKBONES)}")
-    model = MaskRCNNConfig(
-        backbone=BACKBONES[start],
-        fpn=FPNConfig(channels=128, extra_levels=0),
+def small_model(backbone: BackboneConfig, *, pyramid: int = 128, fc_channels: int = 256) -> MaskRCNNConfig:
+    """Anchors and RoIs at stride 4, 8 and 16; `pyramid` channels in each level."""
+    return MaskRCNNConfig(
+        backbone=backbone,
+        fpn=FPNConfig(channels=pyramid, extra_levels=0),
         rpn=RPNConfig(
             anchor_sizes=((10, 16), (24, 36), (56, 90)),
             anchor_ratios=(1.0,),
@@ -40,15 +38,21 @@ def get_config(start: str = "imagenet") -> ConfigDict:
             samples=128,
             positive_fraction=0.4,
             bins=7,
-            fc_channels=(256, 256),
+            fc_channels=(fc_channels, fc_channels),
             mask_bins=14,
             mask_convs=2,
             mask_channels=64,
         ),
         detection=DetectionConfig(max_detections=2000),
     )
+
+
+def get_config(start: str = "imagenet") -> ConfigDict:
+    """`--config configs/nuclei_small.py:scratch` needs no weights: everything learns, with group norm."""
+    if start not in BACKBONES:
+        raise ValueError(f"configs/nuclei_small.py:{start}: choose one of {', '.join(BACKBONES)}")
     return Experiment(
-        model=model,
+        model=small_model(BACKBONES[start]),
         init_from="../shared/weights/msra_resnet50_partial.npz" if start == "imagenet" else "",
         data=DataConfig(
             **sibling(__file__, "nuclei_r50_c4").IMAGES,
