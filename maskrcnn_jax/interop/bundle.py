@@ -2,7 +2,7 @@
 
 `config.json` holds `format`, `version`, `package` (which release wrote it), `sha256` (of the weights'
 file), `config`, and `about`, what its maker says of the model. The weights are named by their paths joined by
-"/"; they are float32, or, where a bundle is to be small, kernels are float16.
+"/"; they are float32, or, where a bundle is to be small, float16 but for variances, which go beyond it.
 """
 
 import hashlib
@@ -61,7 +61,7 @@ def save_bundle(
       folder: of the bundle; its parents are made.
       config: of the model.
       params: nested dicts of float32 arrays.
-      half: kernels are rounded to float16, which halves the file.
+      half: all but variances is rounded to float16, which halves the file.
       about: plain values that `read_about` gives back.
 
     Raises:
@@ -75,7 +75,7 @@ def save_bundle(
     ]
     if half:
         with np.errstate(over="ignore"):  # told below as not finite
-            flat = {path: a.astype(np.float16) if a.ndim > 1 else a for path, a in flat.items()}
+            flat = {path: a if path.endswith("/var") else a.astype(np.float16) for path, a in flat.items()}
     faults = (faults or non_finite(flat)) + mismatches(expected_shapes(config), shapes(flat))
     if faults:
         raise BundleError(_listing(f"{folder}: these parameters are not fit for a bundle", faults))
