@@ -9,6 +9,8 @@ import pytest
 
 from maskrcnn_jax.ops.nms import nms
 
+FORMS = pytest.mark.parametrize("form", ["cpu", "cuda"], indirect=True)
+
 
 def random_boxes(rng, count, size=100.0):
     corner = rng.uniform(0, size, (count, 2))
@@ -48,15 +50,28 @@ def test_equals_greedy(rng, count, grouped):
     assert real(kept, count) == greedy_nms(boxes, 0.3, groups)
 
 
-def test_a_chain_longer_than_a_block():
+@FORMS
+@pytest.mark.parametrize("count", [3, 2500])
+def test_blocks_of_all_sizes_equal_greedy(form, rng, count):
+    """A GPU takes larger blocks than a CPU: fewer boxes than a block, and several blocks of them."""
+    boxes, groups = random_boxes(rng, count, 300.0), rng.integers(0, 3, count)
+    valid = rng.random(count) < 0.9
+    kept = jax.jit(lambda *a: nms(*a[:2], iou_threshold=0.3, max_kept=count, groups=a[2]))
+    expected = np.flatnonzero(valid)[greedy_nms(boxes[valid], 0.3, groups[valid])]
+    assert real(kept(boxes, valid, groups), count) == expected.tolist()
+
+
+@FORMS
+def test_a_chain_longer_than_a_block(form):
     """Each box suppresses its neighbour only: every second one survives, and each hangs on the one before."""
-    left = np.arange(600, dtype=np.float32)
-    boxes = np.stack([left, np.zeros(600), left + 2.5, np.ones(600)], axis=1).astype(np.float32)
-    kept = nms(boxes, jnp.ones(600, bool), iou_threshold=0.4, max_kept=600)
-    assert real(kept, 600) == list(range(0, 600, 2))
+    left = np.arange(1100, dtype=np.float32)
+    boxes = np.stack([left, np.zeros(1100), left + 2.5, np.ones(1100)], axis=1).astype(np.float32)
+    kept = nms(boxes, jnp.ones(1100, bool), iou_threshold=0.4, max_kept=1100)
+    assert real(kept, 1100) == list(range(0, 1100, 2))
 
 
-def test_stops_at_max_kept(rng):
+@FORMS
+def test_stops_at_max_kept(form, rng):
     boxes = random_boxes(rng, 700, size=1000.0)
     kept = nms(boxes, jnp.ones(700, bool), iou_threshold=0.5, max_kept=40)
     assert real(kept, 700) == greedy_nms(boxes, 0.5)[:40]
@@ -79,7 +94,8 @@ def test_result_is_longer_than_the_input():
     assert kept.tolist() == [0, 1, 1]
 
 
-def test_vmap_equals_a_loop(rng):
+@FORMS
+def test_vmap_equals_a_loop(form, rng):
     """Images that need different numbers of blocks do not disturb each other."""
     boxes = np.stack([random_boxes(rng, 600, size) for size in (20.0, 100.0, 1000.0)])
     valid = np.arange(600)[None] < np.array([0, 130, 600])[:, None]
