@@ -17,6 +17,7 @@ from maskrcnn_jax.models.fpn import assign_levels
 from maskrcnn_jax.models.layers import Conv, Deconv, Dense, normal_fill
 from maskrcnn_jax.models.resnet import Stage
 from maskrcnn_jax.ops.roi_align import roi_align
+from maskrcnn_jax.ops.selection import select
 
 
 class Features(NamedTuple):
@@ -174,6 +175,6 @@ def pool(
 
 def select_class(values: Array, classes: Int[Array, "R"], axis: int = 1) -> Array:
     """Each row's values of its own class; of the only one where all classes share."""
-    index = jnp.minimum(classes, values.shape[axis] - 1)
-    index = index.reshape((-1,) + (1,) * (values.ndim - 1))
-    return jnp.take_along_axis(values, index, axis=axis).squeeze(axis)
+    if values.shape[axis] == 1:
+        return values.squeeze(axis)
+    return select(values, jnp.minimum(classes, values.shape[axis] - 1), axis)

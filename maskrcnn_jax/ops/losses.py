@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from maskrcnn_jax.ops.selection import select
+
 
 def smooth_l1(difference: Float[Array, "*N"], beta: float) -> Float[Array, "*N"]:
     """d² / (2 beta) where |d| < beta, else |d| - beta / 2 (Girshick 2015, eq. 3); beta 0 is plain L1."""
@@ -31,4 +33,5 @@ def softmax_cross_entropy(logits: Float[Array, "N K"], labels: Int[Array, "N"]) 
       logits: x, one column for each class (the background is one of them).
       labels: in 0..K - 1; another value gives NaN.
     """
-    return -jnp.take_along_axis(jax.nn.log_softmax(logits), labels[:, None], axis=1)[:, 0]
+    known = (labels >= 0) & (labels < logits.shape[1])
+    return -jnp.where(known, select(jax.nn.log_softmax(logits), labels, axis=1), jnp.nan)
