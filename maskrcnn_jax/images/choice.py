@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Shaped
 
 from maskrcnn_jax.errors import UserError
+from maskrcnn_jax.images.pixels import as_colours
 
 _ACROSS = {"max": np.maximum, "mean": np.add}  # how several planes become one
 
@@ -57,8 +58,8 @@ class Choice:
             int(series) if series else None,
         )
 
-    def of_plain(self, image: Shaped[np.ndarray, "H W 3"]) -> Shaped[np.ndarray, "H W 3"]:
-        """Of an image that has one plane and nothing but red, green and blue.
+    def of_plain(self, image: Shaped[np.ndarray, "H W *C"]) -> Shaped[np.ndarray, "H W *C"]:
+        """Of an image that has one plane and nothing but grey, or red, green and blue.
 
         Raises:
           ChoiceError: another plane or series than the first is chosen, or a channel past the third.
@@ -68,7 +69,7 @@ class Choice:
         if self.channels is None:
             return image
         _require_below(self.channels, 3, "channels", "channel")
-        return image[..., self.channels if len(self.channels) == 3 else self.channels * 3]
+        return as_colours(image)[..., self.channels if len(self.channels) == 3 else self.channels * 3]
 
 
 ALL = Choice()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import tifffile
-from jaxtyping import Int, UInt8
+from jaxtyping import Int, Shaped, UInt8
 from PIL import Image, ImageOps
 
 from maskrcnn_jax.errors import DataError, Fault, UserError
@@ -41,6 +41,15 @@ def read_image(path: str | os.PathLike, choice: Choice = ALL) -> UInt8[np.ndarra
     Raises:
       DataError: names the file that cannot be read and says why, or lists what can be chosen in it.
     """
+    return as_rgb(read_deep(path, choice))
+
+
+def read_deep(path: str | os.PathLike, choice: Choice = ALL) -> Shaped[np.ndarray, "H W *C"]:
+    """As `read_image`, but grey ones may stay (H, W), and values of more than 8 bits keep 16.
+
+    Raises:
+      DataError: as `read_image`.
+    """
     path = Path(path)
     try:
         require_regular(path)
@@ -48,15 +57,15 @@ def read_image(path: str | os.PathLike, choice: Choice = ALL) -> UInt8[np.ndarra
             with open_tiff(path) as file:
                 if not is_plain(file):
                     tiff = Tiff(file, choice)
-                    return tiff.read(0, 0, *tiff.size)
-        return choice.of_plain(_rgb_of_file(path))
+                    return tiff.read_deep(0, 0, *tiff.size)
+        return choice.of_plain(_pixels_of_file(path))
     except UNREADABLE as error:
         raise DataError([unreadable(path, error)]) from error
 
 
 def decode_image(code: bytes) -> UInt8[np.ndarray, "H W 3"]:
     """As `read_image`, from the bytes of a file that Pillow reads."""
-    return _rgb_of_file(io.BytesIO(code))
+    return as_rgb(_pixels_of_file(io.BytesIO(code)))
 
 
 def read_labels(path: str | os.PathLike) -> Int[np.ndarray, "H W"]:
@@ -127,11 +136,12 @@ def unreadable(path: Path, error: Exception, safe: str = "an 8-bit PNG") -> Faul
     return Fault(str(path), f"cannot be read: {what}", remedy)
 
 
-def _rgb_of_file(file: Path | io.BytesIO) -> UInt8[np.ndarray, "H W 3"]:
+def _pixels_of_file(file: Path | io.BytesIO) -> Shaped[np.ndarray, "H W *C"]:
+    """RGB, or grey of 16 bits."""
     with Image.open(file) as image:
         require_one_page(image)
         if image.mode.startswith("I;16"):
-            return as_rgb(np.asarray(image))
+            return np.asarray(image).astype(np.uint16, copy=False)  # in the machine's byte order
         if image.mode not in _RGB_MODES:
             raise UserError(f"its pixels are {image.mode!r}, which has no fixed range")
         return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))

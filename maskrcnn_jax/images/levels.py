@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float, Shaped, UInt8
 
 from maskrcnn_jax.images.intensity import HIGH, LOW
+from maskrcnn_jax.images.pixels import high_byte
 
 _ENDS = (100 * LOW, 100 * HIGH)  # percentiles that become 0 and 255
 
@@ -42,16 +43,20 @@ class Levels:
     inverted: bool = False
 
     def __call__(self, values: Shaped[np.ndarray, "h w *C"]) -> UInt8[np.ndarray, "h w *C"]:
-        levels = self._of_range(values) if self.ends is None else self._between(values)
-        return 255 - levels if self.inverted else levels
+        return high_byte(self.deep(values))
 
-    def _of_range(self, values: Shaped[np.ndarray, "h w *C"]) -> UInt8[np.ndarray, "h w *C"]:
-        """8 bits as they are; more keep their high byte, fewer are spread."""
+    def deep(self, values: Shaped[np.ndarray, "h w *C"]) -> Shaped[np.ndarray, "h w *C"]:
+        """Levels of 16 bits where the values have more than 8, or else of 8."""
+        levels = self._of_range(values) if self.ends is None else self._between(values)
+        return np.iinfo(levels.dtype).max - levels if self.inverted else levels
+
+    def _of_range(self, values: Shaped[np.ndarray, "h w *C"]) -> Shaped[np.ndarray, "h w *C"]:
+        """8 and 16 bits as they are, others spread."""
         if values.dtype == np.bool_:
             return values.astype(np.uint8) * 255
-        if self.bits >= 8:
-            return np.minimum(values >> (self.bits - 8), 255).astype(np.uint8)
         most = (1 << self.bits) - 1
+        if self.bits > 8:
+            return np.minimum(values, most).astype(np.uint16) << (16 - self.bits)
         return (np.minimum(values, most).astype(np.uint16) * 255 // most).astype(np.uint8)
 
     def _between(self, values: Shaped[np.ndarray, "h w *C"]) -> UInt8[np.ndarray, "h w *C"]:

@@ -18,8 +18,16 @@ def fault_of(image: object) -> str | None:
 
 def as_rgb(image: Shaped[np.ndarray, "H W *C"]) -> UInt8[np.ndarray, "H W 3"]:
     """Grey is spread over the channels, alpha dropped, and 16 bits keep their high byte, as in training."""
-    if image.dtype == np.uint16:
-        image = (image >> 8).astype(np.uint8)
+    return as_colours(high_byte(image))
+
+
+def high_byte(levels: Shaped[np.ndarray, "*S"]) -> UInt8[np.ndarray, "*S"]:
+    """Levels of 16 bits as 8; those of 8 as they are."""
+    return (levels >> 8).astype(np.uint8) if levels.dtype == np.uint16 else levels
+
+
+def as_colours(image: Shaped[np.ndarray, "H W *C"]) -> Shaped[np.ndarray, "H W 3"]:
+    """Grey is spread over the channels, and alpha dropped."""
     if image.ndim == 2:
         image = image[..., None]
     return np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image[..., :3]

@@ -18,10 +18,12 @@ from PIL import Image
 from maskrcnn_jax.errors import DataError, Fault, UserError
 from maskrcnn_jax.files import require_regular
 from maskrcnn_jax.images.choice import ALL, Choice
-from maskrcnn_jax.images.decoding import UNREADABLE, read_image, unreadable
+from maskrcnn_jax.images.decoding import UNREADABLE, read_deep, unreadable
+from maskrcnn_jax.images.intensity import grey_table
 from maskrcnn_jax.images.pixels import as_rgb, fault_of
 from maskrcnn_jax.images.tiff import SUFFIXES as TIFF_SUFFIXES
 from maskrcnn_jax.images.tiff import Tiff, is_plain, is_small, open_tiff
+from maskrcnn_jax.images.windows import sample_windows
 
 SLIDE_SUFFIXES = (".svs", ".ndpi", ".mrxs", ".scn", ".vms", ".vmu", ".svslide", ".bif", ".czi", ".dcm")
 
@@ -44,6 +46,10 @@ class ImageSource:
           UserError: the window has no pixels or leaves the image.
           DataError: the file is damaged there.
         """
+        return as_rgb(self.read_deep(top, left, height, width))
+
+    def read_deep(self, top: int, left: int, height: int, width: int) -> Shaped[np.ndarray, "h w *C"]:
+        """As `read`, but with 16 bits where the image has more than 8, and with the channels that it has."""
         inside = 0 <= top < top + height <= self.size[0] and 0 <= left < left + width <= self.size[1]
         if not inside:
             raise UserError(
@@ -51,6 +57,15 @@ class ImageSource:
                 f"{self.size[0]} x {self.size[1]} pixels"
             )
         return self._read(top, left, height, width)
+
+    def stretched(self) -> ImageSource:
+        """The same image, its grey stretched (`images.intensity`) over all of it and at its full depth.
+
+        Of more than 2**26 pixels the limits are those of 256 squares all over the image. One with colour is
+        returned as it is.
+        """
+        table = grey_table(self.read_deep(*window) for window in sample_windows(self.size))
+        return self if table is None else _Stretched(self, table)
 
     def close(self) -> None:
         """Closes the file, if there is one."""
@@ -61,8 +76,22 @@ class ImageSource:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _read(self, top: int, left: int, height: int, width: int) -> UInt8[np.ndarray, "h w 3"]:
+    def _read(self, top: int, left: int, height: int, width: int) -> Shaped[np.ndarray, "h w *C"]:
         raise NotImplementedError
+
+
+class _Stretched(ImageSource):
+    """Another source through a table of levels."""
+
+    def __init__(self, source: ImageSource, table: UInt8[np.ndarray, "levels"]):
+        self._source, self._table = source, table
+        self.size, self.fingerprint = source.size, f"{source.fingerprint} stretched"
+
+    def _read(self, top: int, left: int, height: int, width: int) -> UInt8[np.ndarray, "h w *C"]:
+        return self._table[self._source.read_deep(top, left, height, width)]
+
+    def close(self) -> None:
+        self._source.close()
 
 
 def open_source(
@@ -87,7 +116,7 @@ def open_source(
                 return _SlideSource(path, choice)
             if large := _large_tiff(path, choice):
                 return large
-        return _ArraySource(read_image(path, choice), _file_fingerprint(path, choice))
+        return _ArraySource(read_deep(path, choice), _file_fingerprint(path, choice))
     if fault := fault_of(image):
         raise UserError(f"this image cannot be read: {fault}")
     return _ArraySource(image)
@@ -109,8 +138,8 @@ class _ArraySource(ImageSource):
             self._fingerprint = digest.hexdigest()
         return self._fingerprint
 
-    def _read(self, top: int, left: int, height: int, width: int) -> UInt8[np.ndarray, "h w 3"]:
-        return as_rgb(np.asarray(self._pixels[top : top + height, left : left + width]))
+    def _read(self, top: int, left: int, height: int, width: int) -> Shaped[np.ndarray, "h w *C"]:
+        return np.asarray(self._pixels[top : top + height, left : left + width])
 
 
 class _TiffSource(ImageSource):
@@ -127,9 +156,9 @@ class _TiffSource(ImageSource):
         self.size = tiff.size
         self._path, self.fingerprint = path, _file_fingerprint(path, choice)
 
-    def _read(self, top: int, left: int, height: int, width: int) -> UInt8[np.ndarray, "h w 3"]:
+    def _read(self, top: int, left: int, height: int, width: int) -> Shaped[np.ndarray, "h w *C"]:
         with _faults_of(self._path):
-            return self._tiff.read(top, left, height, width)
+            return self._tiff.read_deep(top, left, height, width)
 
     def close(self) -> None:
         self._open.close()

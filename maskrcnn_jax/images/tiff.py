@@ -16,12 +16,11 @@ from maskrcnn_jax.errors import UserError
 from maskrcnn_jax.images.choice import ALL, Choice, ChoiceError, View
 from maskrcnn_jax.images.levels import Levels, has_range, percentiles, tell_once
 from maskrcnn_jax.images.pixels import as_rgb
+from maskrcnn_jax.images.windows import sample_windows
 
 SUFFIXES = (".tif", ".tiff", ".btf")
 # Images up to this many pixels (48 MiB as RGB) are decoded whole: that needs no further package.
 DECODED_WHOLE = 1 << 24
-_PERCENTILES_OF_ALL = 1 << 26  # pixels; of more, percentiles are those of squares all over the image
-_SQUARE, _SQUARES = 512, 16  # their side in pixels, and how many along each side of the image
 _ASIDE = ("label", "thumbnail", "macro")  # what scanners add to an image, by the name of its series
 _KNOWN_COLOURS = (
     tifffile.PHOTOMETRIC.MINISBLACK,
@@ -77,11 +76,15 @@ class Tiff:
 
     def read(self, top: int, left: int, height: int, width: int) -> UInt8[np.ndarray, "h w 3"]:
         """A window as RGB."""
+        return as_rgb(self.read_deep(top, left, height, width))
+
+    def read_deep(self, top: int, left: int, height: int, width: int) -> Shaped[np.ndarray, "h w *C"]:
+        """A window, grey or RGB, with 16 bits where the file has more than 8."""
         values = self._view.read(top, left, height, width)
         if self._levels is None:
             whole = (height, width) == self.size
             self._levels = self._levels_of(values if whole else None)
-        return as_rgb(self._levels(values))
+        return self._levels.deep(values)
 
     def _levels_of(self, values: Shaped[np.ndarray, "h w *C"] | None) -> Levels:
         inverted = self._page.photometric == tifffile.PHOTOMETRIC.MINISWHITE
@@ -96,15 +99,7 @@ class Tiff:
 
     def _sample(self) -> Shaped[np.ndarray, "h w *C"]:
         """The whole image, or squares on a grid if it is too large for that, in one column."""
-        if math.prod(self.size) <= _PERCENTILES_OF_ALL:
-            return self._view.read(0, 0, *self.size)
-        height, width = (min(_SQUARE, side) for side in self.size)
-        tops, lefts = (
-            sorted({round(start) for start in np.linspace(0, side - part, _SQUARES)})
-            for side, part in zip(self.size, (height, width), strict=True)
-        )
-        squares = [self._view.read(top, left, height, width) for top in tops for left in lefts]
-        return np.concatenate(squares)
+        return np.concatenate([self._view.read(*window) for window in sample_windows(self.size)])
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ from maskrcnn_jax.images.sources import open_source
 from maskrcnn_jax.outputs.folder import Outputs
 from maskrcnn_jax.outputs.overview import overview_factor
 from maskrcnn_jax.prediction.journal import Job, Journal
-from maskrcnn_jax.prediction.tiling import BatchPredictor, predict_tiled
+from maskrcnn_jax.prediction.tiling import BatchPredictor, predict_tiled, stretches_grey
 
 LARGE = 2048  # Images with a longer side than this are predicted in tiles, unless told otherwise.
 TILE = 1024
@@ -85,7 +85,8 @@ class Worker:
                 options = {"tile": tile, "overlap": tile // 8, "resume": self._journal.tiles(job)}
                 found = predict_tiled(self._predict, source, progress=progress, **options)
             else:
-                (found,) = self._predict.batch([source.read(0, 0, *source.size)])
+                read = source.read_deep if stretches_grey(self._predict) else source.read
+                (found,) = self._predict.batch([read(0, 0, *source.size)])
             found = found.take(np.flatnonzero(found.scores >= self._min_score))
             try:
                 self._outputs.write(job.name, source, found)

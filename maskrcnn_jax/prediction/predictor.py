@@ -39,6 +39,7 @@ class Predictor:
 
     Attributes:
       config: of the model.
+      stretch_grey: whether images without colour are stretched before they are predicted.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class Predictor:
             return model.apply({"params": params}, images, sizes, method="detect")
 
         self.config = config
+        self.stretch_grey = config.stretch_grey
         self._options = {
             "mask_margin": config.roi.mask_margin,
             "offset": config.detection.offset,
@@ -92,9 +94,11 @@ class Predictor:
         While the device works on a group, the masks of the one before are pasted.
 
         Args:
-          images: RGB, RGBA (alpha is ignored) or grey, 8 or 16 bits (of which the high byte is read).
+          images: RGB, RGBA (alpha is ignored) or grey, 8 or 16 bits (of which the high byte is read, unless
+            the model stretches grey images: then all).
           frame: height and width. If the images are parts of a larger one, smaller ones at its border
-            among them: all are resized as an image of this size would be, and share its bucket.
+            among them: all are resized as an image of this size would be, and share its bucket. Their grey
+            is not stretched, which only whoever has the whole image can do: `ImageSource.stretched`.
           zoom: the model sees the images enlarged by this, on top of what its config says.
 
         Returns:
@@ -122,7 +126,8 @@ class Predictor:
             canvas = np.zeros((len(group), *bucket, 3), np.uint8)
             sizes = np.array([plans[i][0] for i in group], np.int32)
             for slot, i in zip(canvas, group, strict=True):
-                slot[: plans[i][0][0], : plans[i][0][1]] = resize(self._pixels(images[i]), plans[i][0])
+                pixels = self._pixels(images[i], whole=frame is None)
+                slot[: plans[i][0][0], : plans[i][0][1]] = resize(pixels, plans[i][0])
             pending.append((group, sizes, self._detect(self._params, *jax.device_put((canvas, sizes)))))
 
         shapes = [image.shape[:2] for image in images]
@@ -152,8 +157,8 @@ class Predictor:
             digest.update(np.ascontiguousarray(leaf).data)
         return digest.hexdigest()
 
-    def _pixels(self, image: Shaped[np.ndarray, "H W *C"]) -> UInt8[np.ndarray, "H W 3"]:
-        return stretch_grey(as_rgb(image)) if self.config.stretch_grey else as_rgb(image)
+    def _pixels(self, image: Shaped[np.ndarray, "H W *C"], *, whole: bool) -> UInt8[np.ndarray, "H W 3"]:
+        return as_rgb(stretch_grey(image) if whole and self.stretch_grey else image)
 
     def _plan(self, shape: Size, frame: Size | None, zoom: float) -> tuple[Size, Size]:
         """The height and width at which the model sees an image, and those of its bucket."""

@@ -36,6 +36,7 @@ class Augmented:
     Attributes:
       views: what each image is shown as.
       fingerprint: tells this model with these views from others.
+      stretch_grey: as that of the predictor.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class Augmented:
         views = itertools.product(turned, flipped, flipped, map(float, scales))
         self.views = [View(*view) for view in views]
         self._predictor = predictor
+        self.stretch_grey = predictor.stretch_grey
 
     @property
     def fingerprint(self) -> str:

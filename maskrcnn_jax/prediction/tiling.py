@@ -27,7 +27,10 @@ A, B = TypeVar("A"), TypeVar("B")
 
 
 class BatchPredictor(Protocol):
-    """What predicts tiles: a `Predictor`, or one wrapped in `Augmented`. `resume` needs the fingerprint."""
+    """What predicts tiles: a `Predictor`, or one wrapped in `Augmented`. `resume` needs the fingerprint.
+
+    Where it has an attribute `stretch_grey` that is true, it gets the tiles of `ImageSource.stretched`.
+    """
 
     fingerprint: str
 
@@ -36,6 +39,11 @@ class BatchPredictor(Protocol):
     def start(
         self, images: Sequence[np.ndarray], *, frame: tuple[int, int]
     ) -> Callable[[], list[Result]]: ...
+
+
+def stretches_grey(predict: BatchPredictor) -> bool:
+    """Whether it wants images without colour to be stretched; a predictor of one's own need not say so."""
+    return getattr(predict, "stretch_grey", False)
 
 
 def is_tissue(pixels: UInt8[np.ndarray, "h w 3"]) -> bool:
@@ -84,6 +92,8 @@ def predict_tiled(
       UserError: sizes that make no sense; or `resume` holds tiles of another image, model or grid.
       DataError: the image's file is damaged.
     """
+    if stretches_grey(predict):
+        source = source.stretched()
     tiles = tile_grid(source.size, tile, overlap)
     store = TileStore(resume, _identity(predict, source, tile, overlap, tissue)) if resume else None
     parts = store.load() if store else {}

@@ -1,8 +1,9 @@
 """Grey images come to one range whatever it was; what has colour, and what is empty, is left alone."""
 
 import numpy as np
+import pytest
 
-from maskrcnn_jax.images.intensity import is_grey, stretch_grey
+from maskrcnn_jax.images.intensity import grey_table, is_grey, stretch_grey
 
 
 def grey(values):
@@ -39,3 +40,25 @@ def test_colour_stays_as_it_is(rng):
 def test_channels_that_a_jpeg_moved_apart_are_grey_still(rng):
     image = grey(rng.integers(10, 240, (20, 20)))
     assert is_grey(image + rng.integers(0, 4, image.shape).astype(np.uint8))
+
+
+@pytest.mark.parametrize("form", [lambda v: v, lambda v: v[..., None], lambda v: np.dstack([v] * 4)])
+def test_sixteen_bits_are_stretched_at_their_full_depth(rng, form):
+    """A camera's 12 bits in 16 have 16 high bytes and more than 200 levels after."""
+    values = rng.gamma(4, 200, (200, 200)).clip(0, 4095).astype(np.uint16)
+    out = stretch_grey(form(values))
+    assert out.dtype == np.uint8 and len(np.unique(out)) > 200
+    low, high = np.percentile(values, [1, 99.8])
+    expected = np.clip((values - low) / (high - low), 0, 1) * 255
+    np.testing.assert_allclose(out, form(expected), atol=1.5)
+
+
+def test_an_empty_image_of_sixteen_bits_stays_empty(rng):
+    assert stretch_grey(rng.poisson(100, (100, 100)).astype(np.uint16)).max() < 100
+
+
+def test_parts_give_the_table_of_the_whole(rng):
+    values = rng.normal(60, 20, (90, 70)).clip(0, 255).astype(np.uint8)
+    table = grey_table([values[:31], values[31:]])
+    np.testing.assert_array_equal(table[values], stretch_grey(values))
+    assert grey_table([values, rng.integers(0, 256, (5, 5, 3), np.uint8)]) is None

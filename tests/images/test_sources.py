@@ -9,7 +9,8 @@ import tifffile
 from PIL import Image
 
 from maskrcnn_jax.errors import DataError
-from maskrcnn_jax.images import tiff
+from maskrcnn_jax.images import tiff, windows
+from maskrcnn_jax.images.intensity import stretch_grey
 from maskrcnn_jax.images.sources import open_source
 
 WINDOWS = [(0, 0, 300, 200), (37, 101, 150, 90), (299, 199, 1, 1), (64, 128, 64, 64)]
@@ -214,3 +215,53 @@ def forbid(monkeypatch, *packages):
         return really(name, *arguments, **options)
 
     monkeypatch.setattr(builtins, "__import__", without)
+
+
+@pytest.mark.parametrize("name", ["x.png", "x.tif", "large.tif"])
+def test_grey_is_stretched_over_the_whole_image_at_its_depth(tmp_path, monkeypatch, rng, name):
+    """One half is dim: windows of it do not become as bright as the other. 12 bits lie in 16."""
+    deep = rng.integers(100, 4000, (300, 200)).astype(np.uint16)
+    deep[:150] //= 10
+    if name == "x.png":
+        Image.fromarray(deep).save(tmp_path / name)
+    else:
+        tifffile.imwrite(tmp_path / name, deep, tile=(64, 64))
+    if name == "large.tif":
+        pytest.importorskip("zarr")
+        monkeypatch.setattr(tiff, "is_small", lambda file: False)
+        monkeypatch.setattr("maskrcnn_jax.images.sources.is_small", lambda file: False)
+        monkeypatch.setattr(tiff, "DECODED_WHOLE", 0)
+    expected = np.repeat(stretch_grey(deep)[..., None], 3, axis=2)
+    with open_source(tmp_path / name) as source:
+        stretched = source.stretched()
+        assert stretched.size == source.size and stretched.fingerprint != source.fingerprint
+        for top, left, height, width in WINDOWS:
+            window = stretched.read(top, left, height, width)
+            np.testing.assert_array_equal(window, expected[top : top + height, left : left + width])
+
+
+def test_colour_is_not_stretched(pixels):
+    source = open_source(pixels)
+    assert source.stretched() is source
+
+
+def test_limits_of_a_huge_grey_image_are_those_of_squares(rng, monkeypatch):
+    """No window is large, and what lies between the squares counts for nothing."""
+    monkeypatch.setattr(windows, "_ALL", 1 << 10)
+    monkeypatch.setattr(windows, "_SQUARE", 16)
+    image = np.zeros((800, 700), np.uint8)
+    seen = windows.sample_windows(image.shape)
+    assert len(seen) == 256 and {window[2:] for window in seen} == {(16, 16)}
+    for top, left, height, width in seen:
+        image[top : top + height, left : left + width] = rng.integers(50, 101, (16, 16))
+    stretched = open_source(image).stretched()
+    window = stretched.read(*seen[17])
+    assert window.min() == 0 and window.max() >= 250
+    assert seen[-1][0] + 16 == 800 and seen[-1][1] + 16 == 700
+
+
+def test_bands_cover_an_image_once(monkeypatch):
+    monkeypatch.setattr(windows, "_BAND", 50)
+    bands = windows.sample_windows((17, 10))
+    assert bands == [(0, 0, 5, 10), (5, 0, 5, 10), (10, 0, 5, 10), (15, 0, 2, 10)]
+    assert windows.sample_windows((2, 99)) == [(0, 0, 1, 99), (1, 0, 1, 99)]

@@ -5,7 +5,7 @@ import pytest
 import tifffile
 
 from maskrcnn_jax.errors import DataError
-from maskrcnn_jax.images import tiff
+from maskrcnn_jax.images import tiff, windows
 from maskrcnn_jax.images.choice import ALL, Choice
 from maskrcnn_jax.images.decoding import read_image
 from maskrcnn_jax.images.levels import Levels, percentiles
@@ -200,8 +200,9 @@ def test_percentiles_of_what_is_too_large_come_from_squares_of_it(tmp_path, rng,
     values = rng.normal(size=(400, 300)).astype(np.float32)
     tifffile.imwrite(tmp_path / "x.tif", values, tile=(64, 64))
     exact = read_image(tmp_path / "x.tif").astype(int)
-    for name, value in {"DECODED_WHOLE": 0, "_PERCENTILES_OF_ALL": 0, "_SQUARE": 16}.items():
-        monkeypatch.setattr(tiff, name, value)
+    monkeypatch.setattr(tiff, "DECODED_WHOLE", 0)
+    for name, value in {"_ALL": 0, "_SQUARE": 16}.items():
+        monkeypatch.setattr(windows, name, value)
     with open_source(tmp_path / "x.tif") as source:
         window = source.read(100, 50, 30, 40)
         assert np.abs(window - exact[100:130, 50:90]).mean() < 3

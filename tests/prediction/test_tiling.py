@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from painted import Painted, contents, discs, find, paint
 
+from maskrcnn_jax.images.intensity import stretch_grey
 from maskrcnn_jax.images.sources import open_source
 from maskrcnn_jax.prediction.tiling import is_tissue, predict_tiled, tile_grid
 
@@ -224,3 +225,23 @@ def test_resume_refuses_what_belongs_to_another_prediction(tmp_path, rng):
         with pytest.raises(ValueError, match="tiles of another prediction") as error:
             predict_tiled(predict, open_source(pixels), tile=tile, overlap=16, resume=folder)
         assert [line.split(":")[0].strip() for line in str(error.value).splitlines()[1:]] == names
+
+
+def test_grey_tiles_are_stretched_as_the_whole_image(rng):
+    """A dim half stays dim: each tile is the window of the stretched image, whatever it holds itself."""
+    image = rng.integers(20, 120, (150, 120)).astype(np.uint8)
+    image[:80] //= 4
+    tiles = {}
+
+    class Looks(Painted):
+        stretch_grey = True
+
+        def batch(self, images, **options):
+            tiles[len(tiles)] = images[0]
+            return [find(np.full_like(images[0], 255))]
+
+    predict_tiled(Looks(), open_source(image), tile=64, overlap=16, tissue=None)
+    whole = stretch_grey(np.dstack([image] * 3))
+    for tile, seen in zip(tile_grid(image.shape, 64, 16), tiles.values(), strict=True):
+        window = whole[tile.top : tile.top + tile.height, tile.left : tile.left + tile.width]
+        np.testing.assert_array_equal(seen, window)
