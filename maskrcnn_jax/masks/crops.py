@@ -121,6 +121,45 @@ def crops_of_pixels(pixels: Sequence[Bool[np.ndarray, "h w"]], corners: Sequence
     )
 
 
+def crops_of_runs(
+    owner: Int[np.ndarray, "runs"],
+    row: Int[np.ndarray, "runs"],
+    start: Int[np.ndarray, "runs"],
+    end: Int[np.ndarray, "runs"],
+    count: int,
+) -> Crops:
+    """Masks from runs of pixels that share none.
+
+    Args:
+      owner: the mask of each, rising.
+      row: of the image.
+      start, end: its first column and the one behind its last.
+      count: how many masks there are.
+    """
+    rectangles = np.zeros((count, 4), np.int64)
+    if len(owner):
+        first = np.flatnonzero(np.diff(owner, prepend=-1))
+        low = [np.minimum.reduceat(values, first) for values in (row, start)]
+        high = [np.maximum.reduceat(values, first) for values in (row + 1, end)]
+        rectangles[owner[first]] = np.stack([*low, *high], axis=1)
+    crops = Crops(np.zeros(0, np.uint8), rectangles)
+    top, left = rectangles[:, :2].T
+    stride = 8 * crops.row_bytes
+    # Of the image's first row and column, if the mask reached so far.
+    origin = 8 * crops.bounds[:-1] - top * stride - left
+    begin = origin.take(owner) + row * stride.take(owner)
+    return Crops(_bits_between(np.concatenate([begin + start, begin + end]), crops.bounds[-1]), rectangles)
+
+
+def _bits_between(places: Int[np.ndarray, "P"], count: int) -> UInt8[np.ndarray, "bytes"]:
+    """So many bytes of bits, which change at these places."""
+    words = np.zeros(count // 8 + 1, "<u8")
+    np.bitwise_xor.at(words, places >> 6, np.uint64(2**64 - 1) << (places & 63).astype(np.uint64))
+    # A word's last bit says whether it has changed all that follow, too.
+    words[1:] ^= -np.bitwise_xor.accumulate(words >> np.uint64(63))[:-1]
+    return words.view(np.uint8)[:count]
+
+
 def pack(masks: Bool[np.ndarray, "N h w"], corners: Int[np.ndarray, "N 2"]) -> Crops:
     """Masks from windows of one size: what is background around each is cut off.
 

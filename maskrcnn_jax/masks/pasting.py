@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 from jaxtyping import Float, Int
 
-from maskrcnn_jax.masks.crops import Crops, join, pack
+from maskrcnn_jax.masks.crops import Crops, crops_of_runs
 
-# Masks are pasted together whose sides round up to the same multiple of so many pixels (of large ones, of a
-# quarter of the power of two below), and so many pixels at a time, which fit into a core's cache.
-_STEP, _CHUNK = 8, 1 << 18
+_CHUNK = 1 << 12  # rows of pixels that are interpolated at once, which fit into a core's cache
+
+Runs = Int[np.ndarray, "4 runs"]
 
 
 def paste(masks: Float[np.ndarray, "D M M"], boxes: Float[np.ndarray, "D 4"], size: tuple[int, int]) -> Crops:
     """The bitmasks that Detectron2's `paste_masks_in_image` gives at threshold 0.5.
 
     A mask is stretched over its box and sampled bilinearly at the pixels' centres, zero outside the
-    mask. Only the pixels of the box are ever computed: outside it no sample reaches one half.
+    mask. Along a row of pixels that is a straight line from each cell's centre to the next, so it passes one
+    half at most once between them: where it does is computed, and no pixel.
 
     Args:
       masks: probabilities.
@@ -26,57 +25,57 @@ def paste(masks: Float[np.ndarray, "D M M"], boxes: Float[np.ndarray, "D 4"], si
       size: height and width of the image.
     """
     masks, boxes = np.asarray(masks, np.float32), np.asarray(boxes, np.float32)
-    windows = _windows(boxes, size)
-    parts, order = [], [np.zeros(0, np.int64)]
-    for rows in _alike(windows[:, 2:] - windows[:, :2]):
-        parts.append(_paste(masks[rows], boxes[rows], windows[rows]))
-        order.append(rows)
-    return join(parts).take(np.argsort(np.concatenate(order)))
+    cells = np.pad(masks, ((0, 0), (1, 1), (1, 1)))
+    first, end = _rows(boxes, size[0])
+    ends = np.cumsum(end - first)
+    runs = [np.zeros((4, 0), np.int64)]
+    for start in range(0, ends[-1] if len(ends) else 0, _CHUNK):
+        place = np.arange(start, min(start + _CHUNK, ends[-1]))
+        owner = np.searchsorted(ends, place, side="right")
+        runs.append(_runs(cells, boxes, owner, place - ends[owner] + end[owner], size[1]))
+    return crops_of_runs(*np.concatenate(runs, axis=1), len(boxes))
 
 
-def _windows(boxes: Float[np.ndarray, "D 4"], size: tuple[int, int]) -> Int[np.ndarray, "D 4"]:
-    """First row, first column, end row and end column of the pixels that each box touches."""
-    solid = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
-    low, high = np.floor(boxes[:, 1::-1]), np.ceil(boxes[:, :1:-1])
-    windows = np.concatenate([np.clip(low, 0, size), np.clip(high, 0, size)], axis=1)
-    return np.where(solid[:, None], windows, 0).astype(np.int64)
+def _rows(boxes: Float[np.ndarray, "D 4"], height: int) -> tuple[Int[np.ndarray, "D"], Int[np.ndarray, "D"]]:
+    """First row and end of the pixels that each box touches."""
+    solid = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1]) & np.isfinite(boxes).all(axis=1)
+    sides = np.floor(boxes[:, 1]), np.ceil(boxes[:, 3])
+    first, end = (np.where(solid, np.clip(side, 0, height), 0).astype(np.int64) for side in sides)
+    return first, end
 
 
-def _alike(sides: Int[np.ndarray, "D 2"]) -> Iterator[Int[np.ndarray, "rows"]]:
-    """Rows of similar sides, not too many at a time."""
-    step = np.maximum(_STEP, 2 ** np.frexp(sides)[1] // 8)
-    height, width = (-(-sides // step) * step).T
-    shape = height * (width.max(initial=0) + 1) + width
-    order = np.argsort(shape, kind="stable")
-    for rows in np.split(order, np.flatnonzero(np.diff(shape[order])) + 1) if len(order) else ():
-        count = max(1, _CHUNK // max(1, int(height[rows[0]] * width[rows[0]])))
-        yield from (rows[start : start + count] for start in range(0, len(rows), count))
-
-
-def _paste(
-    masks: Float[np.ndarray, "D M M"], boxes: Float[np.ndarray, "D 4"], windows: Int[np.ndarray, "D 4"]
-) -> Crops:
-    x0, y0, x1, y1 = boxes.T
-    top, left, bottom, right = windows.T
-    rows = _bilinear_weights(y0, y1, top, bottom, masks.shape[1])
-    columns = _bilinear_weights(x0, x1, left, right, masks.shape[2])
-    return pack(rows @ masks @ columns.swapaxes(1, 2) >= 0.5, windows[:, :2])
-
-
-def _bilinear_weights(
-    low: Float[np.ndarray, "D"],
-    high: Float[np.ndarray, "D"],
-    first: Int[np.ndarray, "D"],
-    end: Int[np.ndarray, "D"],
-    cells: int,
-) -> Float[np.ndarray, "D S M"]:
-    """What pixels from `first` on weigh the cells of masks that span `low` to `high`; 0 from `end` on."""
-    pixels = first[:, None] + np.arange((end - first).max())
-    centres = pixels.astype(np.float32) + np.float32(0.5)
-    low, high = low[:, None], high[:, None]
-    with np.errstate(divide="ignore", invalid="ignore"):  # boxes without area, whose windows are empty
-        # In Detectron2's order: coordinates over -1..1, then in cells with their centres on whole numbers.
-        position = (((centres - low) / (high - low) * 2 - 1 + 1) * cells - 1) / 2
-    weights = np.maximum(1 - np.abs(position[..., None] - np.arange(cells, dtype=np.float32)), 0)
-    weights[pixels >= end[:, None]] = 0
-    return weights
+def _runs(
+    cells: Float[np.ndarray, "D M+2 M+2"],
+    boxes: Float[np.ndarray, "D 4"],
+    owner: Int[np.ndarray, "R"],
+    row: Int[np.ndarray, "R"],
+    width: int,
+) -> Runs:
+    """Mask, row, first column and end of each run of pixels, in some rows of pixels."""
+    count = cells.shape[1] - 2
+    low, high = boxes[:, 1].take(owner), boxes[:, 3].take(owner)
+    # In Detectron2's order: coordinates over -1..1, then in cells with their centres on whole numbers.
+    centre = row.astype(np.float32) + np.float32(0.5)
+    position = (((centre - low) / (high - low) * 2 - 1 + 1) * count - 1) / 2
+    position = np.clip(position, -1, count)
+    cell = np.minimum(np.floor(position), count - 1)
+    upper, lower = (1 - np.abs(position - near)[:, None] for near in (cell, cell + 1))
+    lines, line = cells.reshape(-1, count + 2), owner * (count + 2) + cell.astype(np.int64) + 1
+    values = lines.take(line, axis=0)
+    values *= upper
+    values += lower * lines.take(line + 1, axis=0)
+    # All rows begin and end outside, so that they may lie end to end: it rises and falls in turn.
+    values = values.ravel()
+    inside = values >= 0.5
+    place = np.flatnonzero(inside[1:] != inside[:-1])
+    where, gap = np.divmod(place, count + 2)
+    left, right = (values.take(place + n).astype(np.float64) for n in (0, 1))
+    x0 = boxes[:, 0].astype(np.float64)
+    cell_width, mask = (boxes[:, 2] - x0) / count, owner.take(where)
+    column = x0.take(mask) + (gap - 0.5 + (0.5 - left) / (right - left)) * cell_width.take(mask) - 0.5
+    # A pixel at one half is inside.
+    start = np.clip(np.ceil(column[::2]), 0, width).astype(np.int64)
+    end = np.clip(np.floor(column[1::2]) + 1, 0, width).astype(np.int64)
+    seen = np.flatnonzero(start < end)
+    where = where[::2].take(seen)
+    return np.stack([owner.take(where), row.take(where), start.take(seen), end.take(seen)])

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as coco
 
-from maskrcnn_jax.masks.crops import crops_of, crops_of_pixels, join, pack
+from maskrcnn_jax.masks.crops import crops_of, crops_of_pixels, crops_of_runs, join, pack
 
 SIZE = (11, 30)
 
@@ -65,3 +65,13 @@ def test_taken_joined_and_moved(seed, data):
     solid = crops.areas > 0
     np.testing.assert_array_equal((there.rectangles - crops.rectangles)[solid] == [7, 90_000] * 2, True)
     assert_are(there.moved(-7, -90_000), masks)
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.integers(0, 2**32), st.integers(0, 9))
+def test_runs_of_pixels(seed, count):
+    """Masks without runs, runs that end a row, and rows that end a word of bits."""
+    masks = sparse(seed, count)
+    steps = np.diff(masks.astype(np.int8), axis=2, prepend=0, append=0)
+    (owner, row, start), (*_, end) = np.nonzero(steps == 1), np.nonzero(steps == -1)
+    assert_are(crops_of_runs(owner, row, start, end, count), masks)

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from pycocotools import mask as coco
+from scipy.ndimage import map_coordinates
 
 from maskrcnn_jax.masks import pasting
 from maskrcnn_jax.masks.pasting import paste
@@ -66,6 +67,28 @@ def test_sizes_and_company_change_nothing(rng, monkeypatch):
     for chunk in (pasting._CHUNK, 1, 3000):
         monkeypatch.setattr(pasting, "_CHUNK", chunk)
         assert paste_rle(masks, boxes, (190, 210)) == alone
+
+
+@pytest.mark.parametrize("side", [3, 20, 61, 140])
+def test_bits_are_those_of_all_pixels_computed(rng, side):
+    """At the sizes that models have: every pixel of every box by SciPy, noise included."""
+    masks = rng.uniform(0, 1, (12, 28, 28)).astype(np.float32)
+    corners = rng.uniform(-side / 2, 150, (12, 2))
+    boxes = np.concatenate([corners, corners + side * rng.uniform(0.7, 1.3, (12, 2))], axis=1)
+    boxes = boxes.astype(np.float32)
+    crops = paste(masks, boxes, (160, 170))
+    for n, (mask, (x0, y0, x1, y1)) in enumerate(zip(masks, boxes.astype(float), strict=True)):
+        top, left, bottom, right = crops.rectangles[n]
+        found = np.zeros((160, 170), bool)
+        found[top:bottom, left:right] = crops.pixels(n)
+        v = (np.arange(160) + 0.5 - y0) / (y1 - y0) * 28 - 0.5
+        u = (np.arange(170) + 0.5 - x0) / (x1 - x0) * 28 - 0.5
+        soft = map_coordinates(
+            np.pad(mask.astype(float), 1), np.meshgrid(v + 1, u + 1, indexing="ij"), order=1
+        )
+        clear = np.abs(soft - 0.5) > 1e-5
+        np.testing.assert_array_equal((soft > 0.5)[clear], found[clear])
+        assert clear.mean() > 0.99
 
 
 def test_no_detections():
