@@ -36,7 +36,6 @@ class Augmented:
     Attributes:
       views: what each image is shown as.
       fingerprint: tells this model with these views from others.
-      stretch_grey: as that of the predictor.
     """
 
     def __init__(
@@ -61,11 +60,15 @@ class Augmented:
         views = itertools.product(turned, flipped, flipped, map(float, scales))
         self.views = [View(*view) for view in views]
         self._predictor = predictor
-        self.stretch_grey = predictor.stretch_grey
 
     @property
     def fingerprint(self) -> str:
         return hashlib.sha256(f"{self._predictor.fingerprint} {self.views}".encode()).hexdigest()
+
+    @property
+    def stretch_grey(self) -> bool:
+        """Whether images without colour are stretched before they are predicted."""
+        return self._predictor.stretch_grey
 
     def __call__(self, image: Shaped[np.ndarray, "H W *C"]) -> Result:
         """Finds the objects in one image; see `batch`."""
