@@ -3,8 +3,8 @@
     python benchmarks/levers.py --bundle DIR --data FOLDER [--last 4] [--offset X Y] [--every 3] CHOICE ...
 
 FOLDER is a data set of mask folders or label images, of which --last takes the last by name. A CHOICE is a
-list such as zoom=1.3,nms=0.3,containment=0.7,flips=1. For each choice one line is printed for every least
-score: the means over the images of AJI, PQ and F1, and the AP that no score changes.
+list such as zoom=1.3,nms=0.3,containment=0.7,mask_weight=2,flips=1. For each choice one line is printed
+for every least score: the means over the images of AJI, PQ and F1, and the AP that no score changes.
 """
 
 import argparse
@@ -75,6 +75,7 @@ def _predictor(config, params, choice, offset):
         offset=offset,
         nms_iou=choice.get("nms", config.detection.nms_iou),
         containment=choice.get("containment", config.detection.containment),
+        mask_weight=choice.get("mask_weight", config.detection.mask_weight),
     )
     config = dataclasses.replace(config, detection=detection, test_zoom=choice.get("zoom", config.test_zoom))
     predictor = Predictor(config, params)

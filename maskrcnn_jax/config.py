@@ -187,6 +187,8 @@ class DetectionConfig(Checked):
       max_detections: D, the most detections of an image.
       containment: a detection more than this share of whose mask lies inside a better one's of its class is
         dropped: parts of an object have little IoU with the whole, so NMS keeps them. 1 keeps all.
+      mask_weight: scores are multiplied by this power of how sure the mask is, its mean probability over the
+        pixels where it is above one half ("maskness" of SOLO, arXiv:2106.15947). 0 leaves them.
       offset: (x, y) pixels that boxes are moved by before their masks are pasted, for a model that learned
         from labels which lie beside what their images show.
       min_score: what counts as found wherever a choice must be made: in files, pictures and metrics that
@@ -197,6 +199,7 @@ class DetectionConfig(Checked):
     nms_iou: Share = 0.5
     max_detections: Count = 500
     containment: Annotated[float, Range(0, 1, above=True)] = 1.0
+    mask_weight: Annotated[float, Range(0, 16)] = 0.0
     offset: tuple[Offset, Offset] = (0.0, 0.0)
     min_score: Share = 0.5
 

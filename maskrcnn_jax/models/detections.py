@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool, Float, Int
 from maskrcnn_jax.config import DetectionConfig
 from maskrcnn_jax.ops.boxes import clip, decode
 from maskrcnn_jax.ops.nms import nms
-from maskrcnn_jax.structures import Proposals
+from maskrcnn_jax.structures import Detections, Proposals
 
 
 def select_detections(
@@ -40,3 +40,16 @@ def select_detections(
         return values.at[kept].get(mode="fill", fill_value=0)
 
     return take(boxes[order]), take(scores[order]), take(labels), kept < len(order)
+
+
+def rescore_by_masks(found: Detections, weight: float) -> Detections:
+    """One image's detections with scores that count how sure their masks are, best first; padding stays last.
+
+    See `DetectionConfig.mask_weight`.
+    """
+    inside = found.masks > 0.5
+    pixels = jnp.maximum(inside.sum((1, 2), dtype=jnp.float32), 1.0)
+    sureness = jnp.where(inside, found.masks, 0.0).sum((1, 2), dtype=jnp.float32) / pixels
+    found = found._replace(scores=found.scores * sureness**weight)
+    order = jnp.argsort(jnp.where(found.valid, found.scores, -1.0), descending=True)
+    return jax.tree.map(lambda field: field[order], found)

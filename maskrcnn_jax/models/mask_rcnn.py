@@ -140,7 +140,9 @@ class MaskRCNN(nn.Module):
         proposals = self.propose(features, sizes, training=False)[0]
         boxes, scores, classes, valid = self.detect_boxes(features, proposals, sizes)
         masks = self.detect_masks(features, boxes, classes, valid)
-        return Detections(boxes, scores, classes, masks, valid)
+        found = Detections(boxes, scores, classes, masks, valid)
+        weight = self.config.detection.mask_weight
+        return jax.vmap(lambda one: detections.rescore_by_masks(one, weight))(found) if weight else found
 
     def detect_boxes(self, features: Features, proposals: Proposals, sizes: Int[Array, "B 2"]):
         """Boxes (B, D, 4), scores, classes and validity (B, D) of the detections among the proposals."""

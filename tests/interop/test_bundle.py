@@ -210,7 +210,9 @@ def test_config_faults_name_their_fields(saved, config):
         load_bundle(saved)
 
 
-def test_all_but_variances_is_rounded_once_in_half_precision_and_takes_half_the_room(tmp_path, config, params):
+def test_all_but_variances_is_rounded_once_in_half_precision_and_takes_half_the_room(
+    tmp_path, config, params
+):
     save_bundle(tmp_path / "whole", config, params)
     save_bundle(tmp_path / "half", config, params, half=True)
     sizes = [(tmp_path / name / "model.safetensors").stat().st_size for name in ("whole", "half")]

@@ -22,7 +22,7 @@ from maskrcnn_jax.models.resnet import Stage
 from maskrcnn_jax.models.roi_training import RoITargets
 from maskrcnn_jax.ops.boxes import clip, decode, encode
 from maskrcnn_jax.ops.sampling import Sample
-from maskrcnn_jax.structures import Proposals
+from maskrcnn_jax.structures import Detections, Proposals
 
 SMALL = BackboneConfig(depth=50, last_stage=2, stem_channels=4, res2_channels=8, bottleneck_channels=2)
 C4 = MaskRCNNConfig(
@@ -336,3 +336,20 @@ def test_mask_heads_of_several_kinds(changes, shape):
         lambda: heads.init_with_output(jax.random.key(0), features, jnp.zeros((2, 3, 4)), method="masks")[0]
     )
     assert out.shape == shape and shape[1] == config.mask_size
+
+
+def test_scores_count_how_sure_the_masks_are(rng):
+    """A slow version; a mask that is nowhere above one half scores nothing, and padding stays last."""
+    masks = rng.random((5, 4, 4)).astype(np.float32)
+    masks[1] *= 0.5
+    scores = np.array([0.9, 0.8, 0.5, 0.45, 0.0], np.float32)
+    boxes, valid = rng.random((5, 4)).astype(np.float32), np.arange(5) < 4
+    found = Detections(boxes, scores, np.arange(5), masks, valid)
+    found = jax.tree.map(np.asarray, detections.rescore_by_masks(jax.tree.map(jnp.asarray, found), 2.0))
+    sure = [mask[mask > 0.5].mean() if (mask > 0.5).any() else 0 for mask in masks]
+    expected = scores * np.array(sure) ** 2
+    order = [*sorted(range(4), key=lambda n: -expected[n]), 4]
+    np.testing.assert_array_equal(found.classes, order)
+    np.testing.assert_allclose(found.scores, expected[order], rtol=1e-5)
+    np.testing.assert_array_equal(found.masks, masks[order])
+    np.testing.assert_array_equal(found.valid, valid)
