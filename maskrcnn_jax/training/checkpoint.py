@@ -10,11 +10,12 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
+from maskrcnn_jax.config import MaskRCNNConfig
 from maskrcnn_jax.errors import UserError
 from maskrcnn_jax.files import write_json
 from maskrcnn_jax.training.state import TrainState
 
-_FREE = ("detection", "test_resize")
+_FREE = ("detection", "test_resize", "remat")
 
 
 class CheckpointError(UserError):
@@ -119,13 +120,14 @@ def load_latest(workdir: Path, state: TrainState, config: dict[str, Any]) -> Tra
 def require_same_model(saved: dict[str, Any], now: dict[str, Any], source: Path) -> None:
     """Compares two models, given as plain values.
 
-    Fields that only choose among what the weights find, `detection` and `test_resize`, may differ.
+    Fields that only choose among what the weights find, `detection` and `test_resize`, may differ, and
+    `remat`. What the model of an older version does not name has today's default, which is what it did.
 
     Raises:
       CheckpointError: lists the other fields of `saved`, which is `source`'s, that differ `now`.
     """
     # By way of JSON, so that tuples and lists are the same.
-    models = (json.loads(json.dumps(model)) for model in (saved, now))
+    models = (json.loads(json.dumps(model)) for model in (MaskRCNNConfig.from_dict(saved).to_dict(), now))
     pairs = _differences(*({k: v for k, v in model.items() if k not in _FREE} for model in models))
     differing = [f"model.{field}: {old} there, {new} in this config" for field, old, new in pairs]
     if differing:

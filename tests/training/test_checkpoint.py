@@ -107,8 +107,20 @@ def test_another_model_is_refused_with_every_field_that_differs(saved, opened):
     assert json.loads((saved / "config.json").read_text()) == json.loads(json.dumps(CONFIG))
 
 
+def test_a_field_that_an_older_version_did_not_have_is_at_its_default(saved):
+    """A run goes on in a version that has more fields, unless the config asks for something new."""
+    path = saved / "config.json"
+    config = json.loads(path.read_text())
+    del config["model"]["roi"]["mask_margin"]
+    path.write_text(json.dumps(config))
+    with Checkpoints(saved, CONFIG, keep=3) as checkpoints:
+        assert checkpoints.latest_step == 4
+    with pytest.raises(CheckpointError, match=r"model.roi.mask_margin: 0.0 there, 0.5 in this config"):
+        Checkpoints(saved, changed(roi__mask_margin=0.5), keep=3)
+
+
 def test_what_does_not_touch_the_weights_may_change(saved):
-    other = changed(detection__score_threshold=0.3, test_resize=(800, 1333)) | {"steps": 99}
+    other = changed(detection__score_threshold=0.3, test_resize=(800, 1333), remat=True) | {"steps": 99}
     with Checkpoints(saved, other, keep=3) as checkpoints:
         assert int(checkpoints.restore(state_at(0)).step) == 4
     assert json.loads((saved / "config.json").read_text())["steps"] == 99
