@@ -213,6 +213,8 @@ class MaskRCNNConfig(Checked):
       pixel_mean, pixel_std: of the input, 0..255, in `channel_order`.
       channel_order: the order in which the weights expect the channels; images are always given as RGB.
       dtype: of convolutions and matrix products; boxes, losses and NMS are float32 in any case.
+      remat: whether training keeps only what goes into each residual block and computes its inside again for
+        the gradient: less memory for more arithmetic, and the same model.
       test_resize: before prediction, images are resized so that the shorter side has the first number
         of pixels, unless the longer one would pass the second (Detectron2's ResizeShortestEdge); None
         leaves them as they are.
@@ -226,6 +228,7 @@ class MaskRCNNConfig(Checked):
     pixel_std: tuple[Spread, Spread, Spread] = (1.0, 1.0, 1.0)
     channel_order: Literal["RGB", "BGR"] = "BGR"
     dtype: Literal["float32", "bfloat16"] = "float32"
+    remat: bool = False
     test_resize: tuple[Pixels, Pixels] | None = None
     test_zoom: Annotated[float, Range(0.01, 100)] = 1.0
     stretch_grey: bool = False

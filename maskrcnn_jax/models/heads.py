@@ -72,7 +72,8 @@ class C4Heads(nn.Module):
         self._step, first_stride = (stride, 1) if skips else (1, stride)
         self._name = f"res{stage}"
         dtype = jnp.dtype(self.config.dtype)
-        setattr(self, self._name, Stage(backbone, stage, self.config.roi.norm, dtype, first_stride))
+        kind = {"norm": self.config.roi.norm, "dtype": dtype, "remat": self.config.remat}
+        setattr(self, self._name, Stage(backbone, stage, stride=first_stride, **kind))
         self.box_predictor = BoxPredictor(self.config)
         self.mask_head = MaskHead(self.config)
 

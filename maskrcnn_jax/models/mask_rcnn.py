@@ -36,7 +36,7 @@ class MaskRCNN(nn.Module):
 
     def setup(self):
         dtype = jnp.dtype(self.config.dtype)
-        self.backbone = ResNet(self.config.backbone, dtype)
+        self.backbone = ResNet(self.config.backbone, dtype, self.config.remat)
         if self.config.fpn is not None:
             self.neck = FPN(self.config.fpn, dtype)
         self.rpn = rpn.RPNHead(self.config.rpn, dtype)

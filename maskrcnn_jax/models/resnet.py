@@ -60,22 +60,27 @@ class Block(nn.Module):
 
 
 class Stage(nn.Module):
-    """One of res2 to res5. `stride` overrides the config's, for a RoI head that was pooled at its stride."""
+    """One of res2 to res5. `stride` overrides the config's, for a RoI head that was pooled at its stride.
+
+    With `remat`, the gradient computes the inside of each block again.
+    """
 
     config: BackboneConfig
     stage: int
     norm: Norm
     dtype: jnp.dtype = jnp.float32
     stride: int | None = None
+    remat: bool = False
 
     @nn.compact
     def __call__(
         self, x: Float[Array, "B H W C"], extent: Int[Array, "B 2"] | None = None
     ) -> Float[Array, "B h w c"]:
         stride = self.config.stage_strides[self.stage - 2] if self.stride is None else self.stride
+        kind = nn.remat(Block) if self.remat else Block
         for i in range(BLOCKS[self.config.depth][self.stage - 2]):
             step = stride if i == 0 else 1
-            block = Block(self.config, self.stage, step, self.norm, self.dtype, name=f"block{i}")
+            block = kind(self.config, self.stage, step, self.norm, self.dtype, name=f"block{i}")
             x = block(x, extent)
             extent = shrink(extent, step)
         return x
@@ -86,6 +91,7 @@ class ResNet(nn.Module):
 
     config: BackboneConfig
     dtype: jnp.dtype = jnp.float32
+    remat: bool = False
 
     @nn.compact
     def __call__(
@@ -103,7 +109,8 @@ class ResNet(nn.Module):
         extent = shrink(sizes, 4 if self.config.stem_pool else 2)
         features = {}
         for stage in range(2, self.config.last_stage + 1):
-            x = Stage(self.config, stage, self.config.norm, self.dtype, name=f"res{stage}")(x, extent)
+            kind = {"norm": self.config.norm, "dtype": self.dtype, "remat": self.remat}
+            x = Stage(self.config, stage, **kind, name=f"res{stage}")(x, extent)
             if self.config.freeze_at >= stage:
                 x = jax.lax.stop_gradient(x)
             extent = shrink(extent, self.config.stage_strides[stage - 2])

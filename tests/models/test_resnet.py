@@ -1,5 +1,6 @@
 """ResNets: their parameters, strides and blocks, what is frozen, and that padding does not matter."""
 
+import dataclasses
 import functools
 import math
 
@@ -10,7 +11,7 @@ import pytest
 from flax import traverse_util
 
 from maskrcnn_jax.config import BackboneConfig, MaskRCNNConfig, RoIConfig
-from maskrcnn_jax.models.mask_rcnn import param_shapes
+from maskrcnn_jax.models.mask_rcnn import init_params, param_shapes
 from maskrcnn_jax.models.resnet import Block, ResNet
 
 
@@ -167,3 +168,31 @@ def test_frozen_stages_get_no_gradient(random_resnet, rng):
     for stage, tree in gradients.items():
         learns = {path: bool(leaf.any()) for path, leaf in traverse_util.flatten_dict(tree, sep="/").items()}
         assert set(learns.values()) == {stage in ("res3", "res4")}, (stage, learns)
+
+
+def test_rematerialised_blocks_have_the_same_parameters_and_gradients(random_resnet, rng):
+    """The inside of a block is computed twice, and everything that it gives is the same."""
+    model, params, _ = random_resnet
+    again = ResNet(model.config, remat=True)
+    image, size = rng.normal(size=(1, 33, 40, 3)).astype(np.float32), np.array([[33, 40]], np.int32)
+    shapes = [jax.eval_shape(m.init, jax.random.key(0), image, size)["params"] for m in (model, again)]
+    assert shapes[0] == shapes[1]
+
+    def gradients(model):
+        def total(params):
+            stages = model.apply({"params": params}, image, size)
+            return sum(jnp.square(features).mean() for features in stages.values())
+
+        return jax.jit(jax.value_and_grad(total))
+
+    assert "optimization_barrier" in gradients(again).lower(params).as_text()
+    found, expected = (gradients(m)(params) for m in (again, model))
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6), found, expected)
+
+
+def test_rematerialised_blocks_start_from_the_same_kernels():
+    """Initial kernels are found by their path, which wrapping a block must not change."""
+    plain = MaskRCNNConfig(backbone=BackboneConfig(depth=18, last_stage=2, **SMALL))
+    again = dataclasses.replace(plain, remat=True)
+    params = [init_params(config, jax.random.key(0)) for config in (plain, again)]
+    jax.tree.map(np.testing.assert_array_equal, *params)
