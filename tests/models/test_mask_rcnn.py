@@ -177,6 +177,66 @@ def test_losses_do_not_see_the_padding(model, batch):
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5), found, expected)
 
 
+WIDER = (CANVAS[0] + 21, CANVAS[1] + 16)
+
+
+@functools.cache
+def some_batch(seed, crowds):
+    """Boxes up to the last row and column of two images, whose sizes are no multiples of a stride."""
+    rng = np.random.default_rng(seed)
+    sizes = np.array([rng.integers(37, CANVAS[0], 2), rng.integers(37, CANVAS[1], 2)], np.int32).T
+    corner = rng.uniform(0, 0.8, (2, 4, 2)) * sizes[:, None]
+    corner = np.concatenate([corner, corner + rng.uniform(6, 40, (2, 4, 2))], axis=2)
+    ends = np.tile(sizes[:, None], 2)
+    boxes = np.minimum(np.round(corner), ends)[..., [1, 0, 3, 2]].astype(np.float32)
+    boxes[:, 0, 2:] = sizes[:, ::-1]  # One ends in the corner.
+    crowd = np.zeros((2, 4), bool)
+    crowd[:, 2] = crowds
+    instance_map = np.zeros((2, 2, *CANVAS), np.uint16)
+    for i, g in np.ndindex(2, 4):
+        x0, y0, x1, y1 = boxes[i, g].astype(int)
+        instance_map[i, g % 2, y0:y1, x0:x1] = g + 1
+    return Batch(
+        images=rng.integers(0, 256, (2, *CANVAS, 3), np.uint8),
+        sizes=sizes,
+        boxes=boxes,
+        classes=rng.integers(0, 2, (2, 4)).astype(np.int32),
+        valid=~crowd & (np.arange(4) < [[4], [3]]),
+        crowd=crowd,
+        layers=np.tile(np.array([0, 1, 0, 1], np.int32), (2, 1)),
+        instance_map=instance_map,
+        index=np.arange(2, dtype=np.int32),
+        cut=np.zeros(2, np.int32),
+    )
+
+
+def on_wider_canvas(batch):
+    """The same images and instances, but other rubbish, and more of it, right of them and below."""
+    maps = np.full((2, 2, *WIDER), 1, np.uint16)  # As if the first instance went on there.
+    pixels = np.random.default_rng(9).integers(0, 256, (2, *WIDER, 3), np.uint8)
+    for i, (height, width) in enumerate(batch.sizes):
+        pixels[i, :height, :width] = batch.images[i, :height, :width]
+        maps[i, :, :height, :width] = batch.instance_map[i, :, :height, :width]
+    return batch._replace(images=pixels, instance_map=maps)
+
+
+@pytest.mark.parametrize("crowds", [False, True])
+@pytest.mark.parametrize("seed", range(4))
+def test_nothing_depends_on_the_canvas(model, seed, crowds):
+    """Losses, gradients and detections, whatever the sizes, with and without crowds."""
+    batch = some_batch(seed, crowds)
+    wider = on_wider_canvas(batch)
+    losses, gradients = model.losses(batch)
+    found, found_gradients = model.losses(wider)
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5), found, losses)
+    for path, gradient in gradients.items():
+        scale = np.abs(gradient).max()
+        np.testing.assert_allclose(found_gradients[path], gradient, atol=1e-3 * scale + 1e-6, err_msg=path)
+    expected, detections = (model.detect(b.images, b.sizes) for b in (batch, wider))
+    for name, values in expected._asdict().items():
+        np.testing.assert_allclose(getattr(detections, name), values, atol=2e-3, err_msg=name)
+
+
 @pytest.mark.parametrize("images_without", [[0], [0, 1]])
 def test_losses_without_ground_truth(model, batch, images_without):
     valid = batch.valid.copy()
