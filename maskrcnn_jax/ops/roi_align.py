@@ -191,6 +191,9 @@ def _pool_forward(features, rows, cols, taps, level):
 def _pool_backward(residuals, gradient):
     empty, *others = residuals
     rows, cols, _, level = others
+    # The products' weights, which follow from these, take as much memory as what they are multiplied with:
+    # they are not made before their turn, which is when the gradient is there.
+    gradient, rows, cols = jax.lax.optimization_barrier((gradient, rows, cols))
     features = tuple(jnp.zeros(f.shape[:-1], f.dtype) for f in empty)
     by_products = jax.vjp(lambda f: pool_products(f, rows, cols, level), features)[1]
     back = jax.lax.platform_dependent(
