@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int
 
 from maskrcnn_jax.config import MaskRCNNConfig
 from maskrcnn_jax.models.fpn import assign_levels
-from maskrcnn_jax.models.layers import Conv, Deconv, Dense, normal_fill
+from maskrcnn_jax.models.layers import Conv, Deconv, Dense, normal_fill, relu
 from maskrcnn_jax.models.resnet import Stage
 from maskrcnn_jax.ops.roi_align import roi_align
 from maskrcnn_jax.ops.selection import select
@@ -50,9 +50,9 @@ class MaskHead(nn.Module):
     def __call__(self, x: Float[Array, "R m m C"]) -> Float[Array, "R M M K"]:
         roi, dtype = self.config.roi, jnp.dtype(self.config.dtype)
         for i in range(1, roi.mask_convs + 1):
-            x = nn.relu(Conv(roi.mask_channels, 3, dtype=dtype, name=f"mask_fcn{i}")(x))
+            x = relu(Conv(roi.mask_channels, 3, dtype=dtype, name=f"mask_fcn{i}")(x))
         for i in range(1, roi.mask_deconvs + 1):
-            x = nn.relu(Deconv(roi.mask_channels, dtype, name="deconv" if i == 1 else f"deconv{i}")(x))
+            x = relu(Deconv(roi.mask_channels, dtype, name="deconv" if i == 1 else f"deconv{i}")(x))
         masks = 1 if roi.class_agnostic_masks else self.config.num_classes
         predictor = Conv(masks, dtype=dtype, kernel_init=normal_fill(0.001), name="predictor")
         return predictor(x).astype(jnp.float32)
@@ -141,7 +141,7 @@ class FullyConnected(nn.Module):
     def __call__(self, x: Float[Array, "R P P C"]) -> Float[Array, "R c"]:
         x = x.reshape(x.shape[0], -1)
         for i, channels in enumerate(self.channels, 1):
-            x = nn.relu(Dense(channels, self.dtype, name=f"fc{i}")(x))
+            x = relu(Dense(channels, self.dtype, name=f"fc{i}")(x))
         return x
 
 

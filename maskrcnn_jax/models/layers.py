@@ -64,6 +64,19 @@ def shrink(extent: Int[Array, "B 2"] | None, stride: int) -> Int[Array, "B 2"] |
     return None if extent is None else -(-extent // stride)
 
 
+@jax.custom_jvp
+def relu(x: Float[Array, "*N"]) -> Float[Array, "*N"]:
+    """max(x, 0), of which nothing but the result is kept for the gradient.
+
+    The next layer keeps the result in any case. Behind the barrier, XLA cannot keep what went in as well, to
+    compute the maximum again wherever it is read; and it can make it where the product before it ends.
+    """
+    return jax.lax.optimization_barrier(jnp.maximum(x, jnp.zeros((), x.dtype)))
+
+
+relu.defjvps(lambda tangent, result, x: jnp.where(result > 0, tangent, jnp.zeros((), tangent.dtype)))
+
+
 class Conv(nn.Module):
     """Convolution with optional normalisation; a bias where there is none.
 

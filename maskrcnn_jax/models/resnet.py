@@ -6,7 +6,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
 from maskrcnn_jax.config import BLOCKS, BackboneConfig, Norm
-from maskrcnn_jax.models.layers import Conv, inside, shrink
+from maskrcnn_jax.models.layers import Conv, inside, relu, shrink
 
 
 class Stem(nn.Module):
@@ -44,19 +44,21 @@ class Block(nn.Module):
         def conv(name, outputs, kernel=1, stride=1):
             return Conv(outputs, kernel, stride, self.norm, self.dtype, name=name)
 
+        # The gradient of a group norm reads what went in anyway.
+        activate = nn.relu if self.norm == "group" else relu
         after = shrink(extent, stride)
         if self.config.depth < 50:
-            y = nn.relu(conv("conv1", channels, 3, stride)(x, extent))
+            y = activate(conv("conv1", channels, 3, stride)(x, extent))
             y = conv("conv2", channels, 3)(y, after)
         else:
             width = self.config.bottleneck_channels * 2 ** (self.stage - 2)
             first, second = (stride, 1) if self.config.stride_in_1x1 else (1, stride)
-            y = nn.relu(conv("conv1", width, 1, first)(x, extent))
-            y = nn.relu(conv("conv2", width, 3, second)(y, shrink(extent, first)))
+            y = activate(conv("conv1", width, 1, first)(x, extent))
+            y = activate(conv("conv2", width, 3, second)(y, shrink(extent, first)))
             y = conv("conv3", channels)(y, after)
         if stride != 1 or x.shape[-1] != channels:
             x = conv("shortcut", channels, 1, stride)(x, extent)
-        return nn.relu(x + y)
+        return relu(x + y)
 
 
 class Stage(nn.Module):

@@ -13,7 +13,7 @@ from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from maskrcnn_jax.config import RPNConfig
-from maskrcnn_jax.models.layers import Conv, normal_fill
+from maskrcnn_jax.models.layers import Conv, normal_fill, relu
 from maskrcnn_jax.ops.anchors import grid_anchors
 from maskrcnn_jax.ops.boxes import clip, decode, encode
 from maskrcnn_jax.ops.losses import sigmoid_cross_entropy, smooth_l1
@@ -48,7 +48,7 @@ class RPNHead(nn.Module):
         batch = levels[0].shape[0]
         outputs = []
         for features, extent in zip(levels, extents, strict=True):
-            x = nn.relu(hidden(features, extent))
+            x = relu(hidden(features, extent))
             outputs.append((objectness(x).reshape(batch, -1), deltas(x).reshape(batch, -1, 4)))
         return tuple(jnp.concatenate(part, axis=1) for part in zip(*outputs, strict=True))
 

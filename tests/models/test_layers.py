@@ -16,6 +16,7 @@ from maskrcnn_jax.models.layers import (
     inside,
     msra_fill,
     normal_fill,
+    relu,
     shrink,
     transposed_msra_fill,
     xavier_fill,
@@ -175,3 +176,11 @@ def test_extents_are_of_whole_cells():
     assert shrink(extent, 2).tolist() == [[3, 4], [0, 1]] and shrink(None, 2) is None
     mask = inside(extent, 6, 9)
     assert mask.shape == (2, 6, 9, 1) and mask.sum(axis=(1, 2, 3)).tolist() == [40, 0]
+
+
+def test_relu_and_its_gradient_are_the_usual_ones(rng):
+    """Zeros, and what has no sign, too."""
+    x = jnp.concatenate([jnp.asarray(rng.normal(size=20), jnp.float32), jnp.array([0.0, -0.0, jnp.inf])])
+    for dtype in (jnp.float32, jnp.bfloat16):
+        ours, usual = (jax.vmap(jax.value_and_grad(f))(x.astype(dtype)) for f in (relu, nn.relu))
+        jax.tree.map(np.testing.assert_array_equal, ours, usual)
