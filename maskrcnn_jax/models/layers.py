@@ -66,15 +66,17 @@ def shrink(extent: Int[Array, "B 2"] | None, stride: int) -> Int[Array, "B 2"] |
 
 @jax.custom_jvp
 def relu(x: Float[Array, "*N"]) -> Float[Array, "*N"]:
-    """max(x, 0), of which nothing but the result is kept for the gradient.
-
-    The next layer keeps the result in any case. Behind the barrier, XLA cannot keep what went in as well, to
-    compute the maximum again wherever it is read; and it can make it where the product before it ends.
-    """
-    return jax.lax.optimization_barrier(jnp.maximum(x, jnp.zeros((), x.dtype)))
+    """max(x, 0), of which nothing but the result is kept for the gradient."""
+    return jnp.maximum(x, jnp.zeros((), x.dtype))
 
 
-relu.defjvps(lambda tangent, result, x: jnp.where(result > 0, tangent, jnp.zeros((), tangent.dtype)))
+@relu.defjvp
+def _relu_jvp(inputs, tangents):
+    # The next layer keeps the result in any case. Without the barrier, XLA keeps what went in as well, and
+    # computes the maximum again wherever it is read.
+    result = jax.lax.optimization_barrier(relu(*inputs))
+    (tangent,) = tangents
+    return result, jnp.where(result > 0, tangent, jnp.zeros((), tangent.dtype))
 
 
 class Conv(nn.Module):
@@ -142,21 +144,21 @@ class GroupNorm(nn.Module):
         batch, height, width, channels = x.shape
         scale = self.param("scale", nn.initializers.ones, (channels,))
         bias = self.param("bias", nn.initializers.zeros, (channels,))
-        per_channel, count = x.astype(jnp.float32), jnp.float32(height * width)
+        groups = math.gcd(32, channels)
+
+        def over_group(values: Float[Array, "B C"]) -> Float[Array, "B C"]:
+            return jnp.repeat(values.reshape(batch, groups, -1).mean(axis=-1), channels // groups, axis=1)
+
+        # Measured from one cell's mean: far from zero, a mean of squares holds no variance.
+        origin = over_group(jax.lax.stop_gradient(x[:, 0, 0]).astype(jnp.float32))
+        per_channel, count = x.astype(jnp.float32) - origin[:, None, None], jnp.float32(height * width)
         if extent is not None:
             per_channel = jnp.where(inside(extent, height, width), per_channel, 0.0)
             count = jnp.maximum(jnp.prod(extent, axis=1), 1).astype(jnp.float32)[:, None]
-        groups = math.gcd(32, channels)
-        count = count * (channels // groups)
-
-        def over_group(sums: Float[Array, "B C"]) -> Float[Array, "B C"]:
-            means = sums.reshape(batch, groups, -1).sum(axis=-1) / count
-            return jnp.repeat(means, channels // groups, axis=1)
-
-        mean = over_group(per_channel.sum(axis=(1, 2)))
-        square = over_group(jnp.square(per_channel).sum(axis=(1, 2)))
+        mean = over_group(per_channel.sum(axis=(1, 2)) / count)
+        square = over_group(jnp.square(per_channel).sum(axis=(1, 2)) / count)
         factor = jax.lax.rsqrt(jnp.maximum(square - mean**2, 0.0) + _EPSILON) * scale[None]
-        offset = bias[None] - mean * factor
+        offset = bias[None] - (origin + mean) * factor
         factor, offset = (v[:, None, None].astype(x.dtype) for v in (factor, offset))
         return x * factor + offset
 

@@ -1,5 +1,7 @@
 """Layers against sums written out, Flax and Detectron2, and that the padding of a canvas never matters."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -95,6 +97,35 @@ def test_group_norm_leaves_the_padding_out(rng):
         alone = norm.apply({"params": params}, x[i : i + 1, :height, :width])
         np.testing.assert_allclose(out[i : i + 1, :height, :width], alone, atol=1e-5)
     assert np.isfinite(out).all()
+
+
+@pytest.mark.parametrize(("mean", "atol"), [(0, 1e-5), (3000, 2e-3)])
+def test_group_norm_and_its_gradient_equal_float64(rng, mean, atol):
+    """However far from zero the values lie: at three thousand deviations float32 still has four digits."""
+    height, width, groups = 5, 6, 32
+    channels = rng.normal(size=64)  # the two of a group differ in their means
+    x = (rng.normal(size=(2, 7, 7, 64)) + channels + mean).astype(np.float32)
+    upstream = rng.normal(size=x.shape).astype(np.float32)
+    upstream[:, height:], upstream[:, :, width:] = 0, 0
+    params = {name: rng.uniform(0.5, 2, 64).astype(np.float32) for name in ("scale", "bias")}
+    extent = jnp.array([(height, width)] * 2, jnp.int32)
+
+    @jax.jit
+    def both(x, upstream):
+        out, pull = jax.vjp(lambda x: GroupNorm().apply({"params": params}, x, extent), x)
+        return out, pull(upstream)[0]
+
+    out, gradient = (np.asarray(v)[:, :height, :width] for v in both(x, upstream))
+    grouped = (2, height, width, groups, -1)
+    inner, pulled = (v[:, :height, :width].astype(np.float64).reshape(grouped) for v in (x, upstream))
+    scale, bias = (params[name].reshape(groups, -1) for name in ("scale", "bias"))
+    average = functools.partial(np.mean, axis=(1, 2, 4), keepdims=True)
+    centred = inner - average(inner)
+    deviation = np.sqrt(average(centred**2) + 1e-5)
+    unit, pulled = centred / deviation, pulled * scale
+    expected = (pulled - average(pulled) - unit * average(pulled * unit)) / deviation
+    np.testing.assert_allclose(out, (unit * scale + bias).reshape(out.shape), atol=atol)
+    np.testing.assert_allclose(gradient, expected.reshape(out.shape), atol=atol)
 
 
 def test_group_norm_computes_in_float32(rng):
