@@ -32,9 +32,11 @@ from scipy import ndimage
 
 from maskrcnn_jax.data.augment import compose
 from maskrcnn_jax.data.entries import read_records
-from maskrcnn_jax.data.pipeline import _renumbered, batches, tight_boxes
+from maskrcnn_jax.data.pipeline import batches
 from maskrcnn_jax.data.readers.formats import list_entries
 from maskrcnn_jax.data.records import Record
+from maskrcnn_jax.data.runs import boxes_of, find_runs, renumbered
+from maskrcnn_jax.data.selection import whole
 from maskrcnn_jax.data.synthetic import draw_records
 
 CROP, SIZES, CANVAS, INSTANCES = 500, (608, 640, 672, 704, 736, 768, 800), (800, 800), 800
@@ -237,11 +239,13 @@ def _stage(ops, finish: bool) -> Callable:
     augment = compose(ops)
 
     def run(image, layers, classes, seed):
-        image, layers, _ = augment(image, layers, seed)
+        depth = len(layers)
+        image, selection, _ = augment(image, whole(layers), seed)
         if not finish:
-            return image, layers
-        boxes, present = tight_boxes(layers, tf.size(classes))
-        return image, boxes, _renumbered(layers, tf.cumsum(tf.cast(present, tf.int32)))
+            return image, selection
+        runs = find_runs(selection)
+        boxes, present = boxes_of(runs, tf.size(classes))
+        return image, boxes, renumbered(runs, tf.cumsum(tf.cast(present, tf.int32)), (depth, *CANVAS))
 
     return run
 

@@ -9,6 +9,7 @@ from jaxtyping import Float32
 
 from maskrcnn_jax.data.colour import Image, Layers, Seed
 from maskrcnn_jax.data.motion import Motion, linear
+from maskrcnn_jax.data.selection import copied, like
 
 Signed = float  # an argument that may be negative
 
@@ -52,10 +53,10 @@ def random_affine(
     shifted = [place - offset for place, offset in zip(source, (offset_x, offset_y), strict=True)]
     picture = _transform(tf.cast(image, tf.float32), rows, shifted, size, "BILINEAR", "NEAREST")
     # All layers at once, as channels.
-    marks = tf.cast(tf.transpose(layers, [1, 2, 0]), tf.int32)
+    marks = tf.cast(tf.transpose(copied(layers), [1, 2, 0]), tf.int32)
     marks = _transform(marks, rows, source, size, "NEAREST", "CONSTANT")
     marks = tf.cast(tf.transpose(marks, [2, 0, 1]), tf.uint16)
-    return tf.cast(tf.round(picture), tf.uint8), marks, _inverse(rows, source)
+    return tf.cast(tf.round(picture), tf.uint8), like(layers, marks), _inverse(rows, source)
 
 
 def _middle(extent: tf.Tensor, side: tf.Tensor, seed: Seed) -> tf.Tensor:

@@ -1,8 +1,9 @@
 """Augmentation: each op moves an image and its instances together, as TensorFlow graph code.
 
 An op is one function of (image, layers, seed): uint8 in, uint8 out, random only through `seed`. One that
-moves pixels also returns where they went, so that annotated boxes can follow. A list of them is written in a
-config as `({"op": "random_crop", "size": 500}, ...)`.
+moves pixels also returns where they went, so that annotated boxes can follow. Layers that are given as a
+`Selection` come back as one. A list of ops is written in a config as
+`({"op": "random_crop", "size": 500}, ...)`.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from maskrcnn_jax.data import colour, degrade
 from maskrcnn_jax.data.affine import random_affine
 from maskrcnn_jax.data.colour import Image, Layers, Seed
 from maskrcnn_jax.data.motion import Motion, Path, linear
+from maskrcnn_jax.data.selection import copied, like, pick
 from maskrcnn_jax.errors import UserError
 from maskrcnn_jax.plain_values import nearest
 
@@ -59,12 +61,13 @@ def scale_jitter(image: Image, layers: Layers, seed: Seed, *, smallest: float, l
 
 def flip_horizontal(image: Image, layers: Layers, seed: Seed) -> Moved:
     """Mirrors left and right in half of the cases."""
+    height, width = _size(image)
     return tf.cond(
         _coin(seed),
         lambda: (
             tf.reverse(image, [1]),
-            tf.reverse(layers, [2]),
-            linear((-1, 0, _size(image)[1]), (0, 1, 0)),
+            pick(layers, tf.range(height), tf.range(width - 1, -1, -1)),
+            linear((-1, 0, width), (0, 1, 0)),
         ),
         lambda: (image, layers, linear()),
     )
@@ -72,12 +75,13 @@ def flip_horizontal(image: Image, layers: Layers, seed: Seed) -> Moved:
 
 def flip_vertical(image: Image, layers: Layers, seed: Seed) -> Moved:
     """Mirrors top and bottom in half of the cases."""
+    height, width = _size(image)
     return tf.cond(
         _coin(seed),
         lambda: (
             tf.reverse(image, [0]),
-            tf.reverse(layers, [1]),
-            linear((1, 0, 0), (0, -1, _size(image)[0])),
+            pick(layers, tf.range(height - 1, -1, -1), tf.range(width)),
+            linear((1, 0, 0), (0, -1, height)),
         ),
         lambda: (image, layers, linear()),
     )
@@ -102,8 +106,10 @@ def rotate90(image: Image, layers: Layers, seed: Seed) -> Moved:
         linear((-1, 0, width), (0, -1, height)),
         linear((0, -1, height), (1, 0, 0)),
     )
-    images, maps = turned(image, 0, 1, [1, 0, 2]), turned(layers, 1, 2, [0, 2, 1])
-    return tf.switch_case(quarter, [lambda k=k: (images[k](), maps[k](), motions[k]) for k in range(4)])
+    images, maps = turned(image, 0, 1, [1, 0, 2]), turned(copied(layers), 1, 2, [0, 2, 1])
+    cases = [lambda k=k: (images[k](), maps[k](), motions[k]) for k in range(4)]
+    image, pixels, motion = tf.switch_case(quarter, cases)
+    return image, like(layers, pixels), motion
 
 
 OPS = {
@@ -163,8 +169,9 @@ def crop(
     image: Image, layers: Layers, top: tf.Tensor, left: tf.Tensor, height: tf.Tensor, width: tf.Tensor
 ) -> Moved:
     """The window of `height` x `width` pixels at (`top`, `left`), which must lie inside."""
-    window = (slice(top, top + height), slice(left, left + width))
-    return image[window], layers[(slice(None), *window)], linear((1, 0, -left), (0, 1, -top))
+    window = image[top : top + height, left : left + width]
+    chosen = pick(layers, top + tf.range(height), left + tf.range(width))
+    return window, chosen, linear((1, 0, -left), (0, 1, -top))
 
 
 def resize(image: Image, layers: Layers, height: tf.Tensor, width: tf.Tensor) -> Moved:
@@ -181,9 +188,7 @@ def resize(image: Image, layers: Layers, height: tf.Tensor, width: tf.Tensor) ->
         lambda: tf.image.resize(image, size, "bilinear"),
     )
     old_height, old_width = _size(image)
-    # Rows are gathered as blocks of memory, columns pixel by pixel: turn the map to have rows both times.
-    turned = tf.gather(tf.transpose(layers, [0, 2, 1]), _nearest(width, old_width), axis=1)
-    layers = tf.gather(tf.transpose(turned, [0, 2, 1]), _nearest(height, old_height), axis=1)
+    layers = pick(layers, _nearest(height, old_height), _nearest(width, old_width))
     motion = linear((width / old_width, 0, 0), (0, height / old_height, 0))
     return tf.cast(tf.round(scaled), tf.uint8), layers, motion
 

@@ -12,11 +12,13 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from jaxtyping import Bool, Float32, Int, UInt16
+from jaxtyping import Float32, Int
 
 from maskrcnn_jax.data.augment import Augmentation, compose
 from maskrcnn_jax.data.motion import follow
 from maskrcnn_jax.data.records import Record
+from maskrcnn_jax.data.runs import boxes_of, find_runs, renumbered
+from maskrcnn_jax.data.selection import whole
 from maskrcnn_jax.errors import UserError
 from maskrcnn_jax.structures import Batch
 
@@ -76,9 +78,11 @@ def batches(
     hide_gpus_from_tensorflow()
     share = batch_size // process_count
     failures: list[Exception] = []
-    read, depth = _in_memory(records) if isinstance(records, list | tuple) else _on_demand(records, failures)
+    in_memory = isinstance(records, list | tuple)
+    read, depth = _in_memory(records) if in_memory else _on_demand(records, failures)
+    has_boxes = not in_memory or any(np.isfinite(record.annotated_boxes).any() for record in records)
     deck = make_deck([record.name for record in records], shares) if shares else np.arange(len(records))
-    make_sample = _sampler(read, deck, depth, compose(augment), canvas, max_instances, seed)
+    make_sample = _sampler(read, deck, depth, has_boxes, compose(augment), canvas, max_instances, seed)
 
     @tf.autograph.experimental.do_not_convert
     def numbered(k: tf.Tensor) -> Batch:
@@ -107,32 +111,11 @@ def hide_gpus_from_tensorflow() -> None:
         raise RuntimeError(message) from error
 
 
-def tight_boxes(
-    layers: UInt16[tf.Tensor, "L H W"], count: tf.Tensor
-) -> tuple[Float32[tf.Tensor, "N 4"], Bool[tf.Tensor, "N"]]:
-    """Boxes around the pixels of instances 1..count (0 where there are none), and which have any.
-
-    Only the ends of each run of equal pixels along a row enter the minimum and maximum, which are slow.
-    """
-    left = tf.pad(layers[:, :, :-1], [[0, 0], [0, 0], [1, 0]])
-    right = tf.pad(layers[:, :, 1:], [[0, 0], [0, 0], [0, 1]])
-    marked = layers != 0
-    first = tf.where(marked & (layers != left))  # in raster order, so first[k] and last[k] are one run
-    last = tf.where(marked & (layers != right))
-    instance = tf.cast(tf.gather_nd(layers, first), tf.int32) - 1
-    corner = tf.cast(tf.stack([first[:, 2], first[:, 1]], axis=1), tf.int32)
-    corner_end = tf.cast(tf.stack([last[:, 2], last[:, 1]], axis=1), tf.int32) + 1
-    low = tf.math.unsorted_segment_min(corner, instance, count)
-    high = tf.math.unsorted_segment_max(corner_end, instance, count)
-    present = high[:, 0] > 0
-    boxes = tf.where(present[:, None], tf.concat([low, high], axis=1), 0)
-    return tf.cast(boxes, tf.float32), present
-
-
 def _sampler(
     read: Read,
     deck: Int[np.ndarray, "draws"],
     depth: int,
+    has_boxes: bool,
     augment: Augmentation,
     canvas: tuple[int, int],
     max_instances: int,
@@ -146,27 +129,27 @@ def _sampler(
         image, layers, annotated, *fields = read(index)
         key = tf.stack([tf.constant(seed, tf.int64), number])
         before = tf.shape(image)[:2]
-        image, layers, path = augment(image, layers, key)
+        image, selection, path = augment(image, whole(layers), key)
         size = tf.shape(image)[:2]
-        boxes, present = tight_boxes(layers, tf.shape(annotated)[0])
-        followed, right = follow(annotated, before, path)
-        boxes = tf.where(right[:, None], followed, boxes)
+        runs = find_runs(selection)
+        boxes, present = boxes_of(runs, tf.shape(annotated)[0])
+        if has_boxes:
+            followed, right = follow(annotated, before, path)
+            boxes = tf.where(right[:, None], followed, boxes)
         rank = tf.cumsum(tf.cast(present, tf.int32))
         stays, beyond = present & (rank <= max_instances), present & (rank > max_instances)
         regions = _regions(tf.boolean_mask(boxes, beyond), size)
-        layers = _renumbered(layers, tf.where(stays, rank, 0))
         boxes, classes, crowd, layer = (tf.boolean_mask(field, stays) for field in (boxes, *fields))
-        # Too large images are cut here and refused by `_checked`, which knows their names.
-        content, content_layers = image[: canvas[0], : canvas[1]], layers[:, : canvas[0], : canvas[1]]
         return Batch(
-            images=_pad(content, (*canvas, 3)),
+            # Too large images are cut here and refused by `_checked`, which knows their names.
+            images=_pad(image[: canvas[0], : canvas[1]], (*canvas, 3)),
             sizes=size,
             boxes=tf.concat([_pad(boxes, (max_instances, 4)), regions], axis=0),
             classes=_pad(classes, (rows,)),
             valid=_pad(~crowd, (rows,)),
             crowd=tf.concat([_pad(crowd, (max_instances,)), regions[:, 2] > 0], axis=0),
             layers=_pad(layer, (rows,)),
-            instance_map=_pad(content_layers, (depth, *canvas)),
+            instance_map=renumbered(runs, tf.where(stays, rank, 0), (depth, *canvas)),
             index=tf.cast(index, tf.int32),
             cut=tf.reduce_sum(tf.cast(beyond, tf.int32)),
         )
@@ -257,14 +240,6 @@ def _regions(boxes: Float32[tf.Tensor, "N 4"], size: tf.Tensor) -> Float32[tf.Te
     low = tf.math.unsorted_segment_min(boxes[:, :2], part, REGIONS)
     high = tf.math.unsorted_segment_max(boxes[:, 2:], part, REGIONS)
     return tf.where(high[:, :1] > 0, tf.concat([low, high], axis=1), 0.0)
-
-
-def _renumbered(
-    layers: UInt16[tf.Tensor, "L H W"], values: Int[tf.Tensor, "N"]
-) -> UInt16[tf.Tensor, "L H W"]:
-    """Instance n's pixels with `values[n]`; 0 makes them background."""
-    new_values = tf.cast(tf.concat([[0], values], axis=0), tf.uint16)
-    return tf.gather(new_values, tf.cast(layers, tf.int32))
 
 
 def _pad(values: tf.Tensor, shape: tuple[int, ...]) -> tf.Tensor:

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from maskrcnn_jax.data.affine import random_affine
-from maskrcnn_jax.data.pipeline import tight_boxes
+from maskrcnn_jax.data.runs import tight_boxes
 
 STILL = {"smallest": 1.0, "largest": 1.0, "degrees": 0.0, "offset_x": 0.0, "offset_y": 0.0}
 

@@ -8,7 +8,7 @@ import tensorflow as tf
 from PIL import Image
 
 from maskrcnn_jax.data.augment import OPS, compose, crop, resize, shortest_edge_size
-from maskrcnn_jax.data.pipeline import tight_boxes
+from maskrcnn_jax.data.runs import tight_boxes
 
 ARGUMENTS = {
     "random_crop": {"size": 20},

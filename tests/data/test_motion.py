@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from maskrcnn_jax.data.augment import OPS, compose
 from maskrcnn_jax.data.motion import follow, linear
-from maskrcnn_jax.data.pipeline import tight_boxes
+from maskrcnn_jax.data.runs import tight_boxes
 
 AFFINE = {"op": "random_affine", "size": 90, "offset_x": -0.4, "offset_y": 0.7}
 EXACT = {
