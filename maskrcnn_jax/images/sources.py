@@ -21,11 +21,14 @@ from maskrcnn_jax.images.choice import ALL, Choice
 from maskrcnn_jax.images.decoding import UNREADABLE, read_deep, unreadable
 from maskrcnn_jax.images.intensity import grey_table
 from maskrcnn_jax.images.pixels import as_rgb, fault_of
+from maskrcnn_jax.images.scale import of_slide, of_tiff
 from maskrcnn_jax.images.tiff import SUFFIXES as TIFF_SUFFIXES
 from maskrcnn_jax.images.tiff import Tiff, is_plain, is_small, open_tiff
 from maskrcnn_jax.images.windows import sample_windows
 
 SLIDE_SUFFIXES = (".svs", ".ndpi", ".mrxs", ".scn", ".vms", ".vmu", ".svslide", ".bif", ".czi", ".dcm")
+
+_ROUNDING = 1.01  # levels are whole numbers of pixels, so their sides are not exact parts of the finest
 
 
 class ImageSource:
@@ -34,10 +37,17 @@ class ImageSource:
     Attributes:
       size: height and width in pixels.
       fingerprint: tells this image from others; for a file it depends on its content, not its place.
+      mpp: how many µm a pixel is long; None if the file does not say.
+      levels: heights and widths of a pyramid's levels, `size` first.
     """
 
     size: tuple[int, int]
     fingerprint: str
+    mpp: float | None = None
+
+    @property
+    def levels(self) -> list[tuple[int, int]]:
+        return [self.size]
 
     def read(self, top: int, left: int, height: int, width: int) -> UInt8[np.ndarray, "h w 3"]:
         """The pixels of a window as RGB.
@@ -50,13 +60,38 @@ class ImageSource:
 
     def read_deep(self, top: int, left: int, height: int, width: int) -> Shaped[np.ndarray, "h w *C"]:
         """As `read`, but with 16 bits where the image has more than 8, and with the channels that it has."""
-        inside = 0 <= top < top + height <= self.size[0] and 0 <= left < left + width <= self.size[1]
-        if not inside:
-            raise UserError(
-                f"rows {top}:{top + height}, columns {left}:{left + width} are not inside an image of "
-                f"{self.size[0]} x {self.size[1]} pixels"
-            )
-        return self._read(top, left, height, width)
+        self._require_inside(top, left, height, width)
+        return self._read(0, top, left, height, width)
+
+    def read_reduced(
+        self, top: int, left: int, height: int, width: int, most: float
+    ) -> UInt8[np.ndarray, "h w 3"]:
+        """A window as RGB from the coarsest level of the pyramid that is at most so many times smaller.
+
+        Args:
+          top, left, height, width: of the window, in pixels of the finest level.
+          most: by how many times its sides may be smaller.
+
+        Returns:
+          The same place in pixels of that level, resampled where its borders lie within them.
+
+        Raises:
+          As `read`.
+        """
+        ratios = [np.divide(self.size, level) for level in self.levels]
+        level = max(n for n, ratio in enumerate(ratios) if n == 0 or ratio.max() <= most * _ROUNDING)
+        if level == 0:
+            return self.read(top, left, height, width)
+        self._require_inside(top, left, height, width)
+        low = np.array([top, left]) / ratios[level]
+        high = np.minimum([top + height, left + width] / ratios[level], self.levels[level])
+        first, end = np.floor(low).astype(int), np.ceil(high).astype(int)
+        pixels = as_rgb(self._read(level, *first.tolist(), *(end - first).tolist()))
+        if (first == low).all() and (end == high).all():
+            return pixels
+        size = np.maximum(np.rint(high - low).astype(int), 1).tolist()
+        box = (*(low - first)[::-1].tolist(), *(high - first)[::-1].tolist())
+        return np.asarray(Image.fromarray(pixels).resize(size[::-1], Image.Resampling.BILINEAR, box=box))
 
     def stretched(self) -> ImageSource:
         """The same image, its grey stretched (`images.intensity`) over all of it and at its full depth.
@@ -76,7 +111,16 @@ class ImageSource:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _read(self, top: int, left: int, height: int, width: int) -> Shaped[np.ndarray, "h w *C"]:
+    def _require_inside(self, top: int, left: int, height: int, width: int) -> None:
+        inside = 0 <= top < top + height <= self.size[0] and 0 <= left < left + width <= self.size[1]
+        if not inside:
+            raise UserError(
+                f"rows {top}:{top + height}, columns {left}:{left + width} are not inside an image of "
+                f"{self.size[0]} x {self.size[1]} pixels"
+            )
+
+    def _read(self, level: int, top: int, left: int, height: int, width: int) -> Shaped[np.ndarray, "h w *C"]:
+        """A window of a level, in its pixels."""
         raise NotImplementedError
 
 
@@ -85,10 +129,15 @@ class _Stretched(ImageSource):
 
     def __init__(self, source: ImageSource, table: UInt8[np.ndarray, "levels"]):
         self._source, self._table = source, table
-        self.size, self.fingerprint = source.size, f"{source.fingerprint} stretched"
+        self.size, self.mpp = source.size, source.mpp
+        self.fingerprint = f"{source.fingerprint} stretched"
 
-    def _read(self, top: int, left: int, height: int, width: int) -> UInt8[np.ndarray, "h w *C"]:
-        return self._table[self._source.read_deep(top, left, height, width)]
+    @property
+    def levels(self) -> list[tuple[int, int]]:
+        return self._source.levels
+
+    def _read(self, level: int, top: int, left: int, height: int, width: int) -> UInt8[np.ndarray, "h w *C"]:
+        return self._table[self._source._read(level, top, left, height, width)]
 
     def close(self) -> None:
         self._source.close()
@@ -116,14 +165,18 @@ def open_source(
                 return _SlideSource(path, choice)
             if large := _large_tiff(path, choice):
                 return large
-        return _ArraySource(read_deep(path, choice), _file_fingerprint(path, choice))
+            mpp = _mpp_of_tiff(path, choice)
+        return _ArraySource(read_deep(path, choice), _file_fingerprint(path, choice), mpp)
     if fault := fault_of(image):
         raise UserError(f"this image cannot be read: {fault}")
     return _ArraySource(image)
 
 
 class _ArraySource(ImageSource):
-    def __init__(self, pixels: Shaped[np.ndarray, "H W *C"], fingerprint: str | None = None):
+    def __init__(
+        self, pixels: Shaped[np.ndarray, "H W *C"], fingerprint: str | None = None, mpp: float | None = None
+    ):
+        self.mpp = mpp
         self.size = tuple(pixels.shape[:2])
         self._pixels = pixels
         self._fingerprint = fingerprint
@@ -138,7 +191,7 @@ class _ArraySource(ImageSource):
             self._fingerprint = digest.hexdigest()
         return self._fingerprint
 
-    def _read(self, top: int, left: int, height: int, width: int) -> Shaped[np.ndarray, "h w *C"]:
+    def _read(self, level: int, top: int, left: int, height: int, width: int) -> Shaped[np.ndarray, "h w *C"]:
         return np.asarray(self._pixels[top : top + height, left : left + width])
 
 
@@ -153,19 +206,23 @@ class _TiffSource(ImageSource):
             stack.close()
             raise _missing(path, "zarr") from error
         self._tiff, self._open = tiff, stack
-        self.size = tiff.size
+        self.size, self.mpp = tiff.size, tiff.mpp
         self._path, self.fingerprint = path, _file_fingerprint(path, choice)
 
-    def _read(self, top: int, left: int, height: int, width: int) -> Shaped[np.ndarray, "h w *C"]:
+    @property
+    def levels(self) -> list[tuple[int, int]]:
+        return self._tiff.levels
+
+    def _read(self, level: int, top: int, left: int, height: int, width: int) -> Shaped[np.ndarray, "h w *C"]:
         with _faults_of(self._path):
-            return self._tiff.read_deep(top, left, height, width)
+            return self._tiff.read_deep(top, left, height, width, level=level)
 
     def close(self) -> None:
         self._open.close()
 
 
 class _SlideSource(ImageSource):
-    """Level 0 of a slide that OpenSlide reads; what the scanner left out gets the background colour."""
+    """A slide that OpenSlide reads; what the scanner left out gets the background colour."""
 
     def __init__(self, path: Path, choice: Choice):
         try:
@@ -178,18 +235,24 @@ class _SlideSource(ImageSource):
             raise UserError(f"OpenSlide says: {error}") from error
         width, height = self._slide.dimensions
         colour = self._slide.properties.get(openslide.PROPERTY_NAME_BACKGROUND_COLOR, "ffffff")
-        self.size = (height, width)
+        self.size, self.mpp = (height, width), of_slide(self._slide.properties)
         self._background = f"#{colour}"
         choice.of_plain(np.zeros((1, 1, 3), np.uint8))
         self._choice = choice
         self._path, self.fingerprint = path, _file_fingerprint(path, choice)
 
-    def _read(self, top: int, left: int, height: int, width: int) -> UInt8[np.ndarray, "h w 3"]:
+    @property
+    def levels(self) -> list[tuple[int, int]]:
+        return [size[::-1] for size in self._slide.level_dimensions]
+
+    def _read(self, level: int, top: int, left: int, height: int, width: int) -> UInt8[np.ndarray, "h w 3"]:
         from openslide import OpenSlideError
 
         with _faults_of(self._path):
             try:
-                region = self._slide.read_region((left, top), 0, (width, height))
+                ratio = self._slide.level_downsamples[level]
+                corner = round(left * ratio), round(top * ratio)
+                region = self._slide.read_region(corner, level, (width, height))
             except OpenSlideError as error:
                 raise UserError(f"OpenSlide says: {error}") from error
         canvas = Image.new("RGB", region.size, self._background)
@@ -221,6 +284,14 @@ def _large_tiff(path: Path, choice: Choice) -> ImageSource | None:
             return None
         tiff = Tiff(file, choice)
         return _TiffSource(path, stack.pop_all(), tiff, choice) if tiff.is_large else None
+
+
+def _mpp_of_tiff(path: Path, choice: Choice) -> float | None:
+    """Of one that is decoded whole; None for other files."""
+    if path.suffix.lower() not in TIFF_SUFFIXES or path.stat().st_size == 0:
+        return None
+    with open_tiff(path) as file:
+        return of_tiff(file, choice.series or 0, file.pages[0])
 
 
 def _missing(path: Path, package: str) -> DataError:

@@ -16,6 +16,7 @@ from maskrcnn_jax.errors import UserError
 from maskrcnn_jax.images.choice import ALL, Choice, ChoiceError, View
 from maskrcnn_jax.images.levels import Levels, has_range, percentiles, tell_once
 from maskrcnn_jax.images.pixels import as_rgb
+from maskrcnn_jax.images.scale import of_tiff
 from maskrcnn_jax.images.windows import sample_windows
 
 SUFFIXES = (".tif", ".tiff", ".btf")
@@ -37,6 +38,8 @@ class Tiff:
 
     Attributes:
       size: height and width in pixels.
+      levels: of its pyramid, `size` first; one alone before `stream`.
+      mpp: how many µm a pixel is long; None if the file does not say.
       is_large: whether it has a pyramid, or more pixels than are decoded at once.
     """
 
@@ -54,10 +57,11 @@ class Tiff:
         if not (has_range(self._page.dtype) or getattr(self._page.dtype, "kind", "") in ("i", "u", "f")):
             raise ChoiceError(f"has values of the type {self._page.dtype}", "save it with plain numbers")
         self._choice = choice
-        self._view = View(_Pages(series), series.axes, choice)
-        self.size = self._view.size
+        self._views = [View(_Pages(series), series.axes, choice)]
+        self.size = self._views[0].size
+        self.mpp = of_tiff(file, series.index, self._page)
         self.is_large = len(series.levels) > 1 or math.prod(self.size) > DECODED_WHOLE
-        self._levels: Levels | None = None
+        self._brightness: Levels | None = None
 
     def stream(self) -> contextlib.AbstractContextManager[Any]:
         """From now on windows decode no more than the file's tiles that they touch, through Zarr.
@@ -68,25 +72,36 @@ class Tiff:
         import zarr
 
         # What a file leaves out, as scanners do with empty glass, is white if it has colours.
-        dark = self._page.photometric != tifffile.PHOTOMETRIC.RGB and not self._view.colour
+        dark = self._page.photometric != tifffile.PHOTOMETRIC.RGB and not self._views[0].colour
         blank = 0 if dark or not has_range(self._page.dtype) else np.iinfo(self._page.dtype).max
-        store = self._series.aszarr(level=0, fillvalue=blank)
-        self._view = View(zarr.open_array(store, mode="r"), self._series.axes, self._choice)
-        return store
+        views = []
+        with contextlib.ExitStack() as stack:
+            for n, level in enumerate(self._series.levels):
+                if level.axes == self._series.axes:
+                    store = stack.enter_context(self._series.aszarr(level=n, fillvalue=blank))
+                    views.append(View(zarr.open_array(store, mode="r"), level.axes, self._choice))
+            self._views = views
+            return stack.pop_all()
+
+    @property
+    def levels(self) -> list[tuple[int, int]]:
+        return [view.size for view in self._views]
 
     def read(self, top: int, left: int, height: int, width: int) -> UInt8[np.ndarray, "h w 3"]:
         """A window as RGB."""
         return as_rgb(self.read_deep(top, left, height, width))
 
-    def read_deep(self, top: int, left: int, height: int, width: int) -> Shaped[np.ndarray, "h w *C"]:
-        """A window, grey or RGB, with 16 bits where the file has more than 8."""
-        values = self._view.read(top, left, height, width)
-        if self._levels is None:
+    def read_deep(
+        self, top: int, left: int, height: int, width: int, *, level: int = 0
+    ) -> Shaped[np.ndarray, "h w *C"]:
+        """A window of a level, grey or RGB, with 16 bits where the file has more than 8."""
+        values = self._views[level].read(top, left, height, width)
+        if self._brightness is None:
             whole = (height, width) == self.size
-            self._levels = self._levels_of(values if whole else None)
-        return self._levels.deep(values)
+            self._brightness = self._brightness_of(values if whole else None)
+        return self._brightness.deep(values)
 
-    def _levels_of(self, values: Shaped[np.ndarray, "h w *C"] | None) -> Levels:
+    def _brightness_of(self, values: Shaped[np.ndarray, "h w *C"] | None) -> Levels:
         inverted = self._page.photometric == tifffile.PHOTOMETRIC.MINISWHITE
         if has_range(self._page.dtype):
             bits = self._page.bitspersample
@@ -95,11 +110,11 @@ class Tiff:
         tell_once(self._page.dtype)
         if values is None:
             values = self._sample()
-        return Levels(ends=percentiles(values, together=self._view.colour), inverted=inverted)
+        return Levels(ends=percentiles(values, together=self._views[0].colour), inverted=inverted)
 
     def _sample(self) -> Shaped[np.ndarray, "h w *C"]:
         """The whole image, or squares on a grid if it is too large for that, in one column."""
-        return np.concatenate([self._view.read(*window) for window in sample_windows(self.size)])
+        return np.concatenate([self._views[0].read(*window) for window in sample_windows(self.size)])
 
 
 @contextlib.contextmanager
