@@ -17,6 +17,7 @@ import argparse
 import contextlib
 import json
 import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -81,11 +82,16 @@ class _Child:
 
     def run(self) -> dict[str, tuple[float, float]]:
         """Seconds of each case, by the clock and of the processor."""
+        self._process.send_signal(signal.SIGCONT)
         self._process.stdin.write("\n")
         self._process.stdin.flush()
-        return json.loads(self._process.stdout.readline())
+        answer = self._process.stdout.readline()
+        # It would prepare the next batches while the other one is measured.
+        self._process.send_signal(signal.SIGSTOP)
+        return json.loads(answer)
 
     def __exit__(self, *_: object) -> None:
+        self._process.send_signal(signal.SIGCONT)
         self._process.stdin.close()
         self._process.wait()
 
