@@ -219,6 +219,8 @@ class MaskRCNNConfig(Checked):
         of pixels, unless the longer one would pass the second (Detectron2's ResizeShortestEdge); None
         leaves them as they are.
       test_zoom: prediction enlarges images by this, on top of `test_resize`.
+      mpp: how many µm a pixel was long in the images that it was trained on. Images that say their own are
+        predicted at this scale. None if there were several, or it is not known.
       stretch_grey: before prediction, images without colour are stretched between two percentiles (see
         `images.intensity`), as the augmentation of that name does in training.
     """
@@ -231,6 +233,7 @@ class MaskRCNNConfig(Checked):
     remat: bool = False
     test_resize: tuple[Pixels, Pixels] | None = None
     test_zoom: Annotated[float, Range(0.01, 100)] = 1.0
+    mpp: Annotated[float, Range(0.01, 30)] | None = None
     stretch_grey: bool = False
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     fpn: FPNConfig | None = None

@@ -85,7 +85,12 @@ class Predictor:
         return self.batch([image])[0]
 
     def batch(
-        self, images: Sequence[Shaped[np.ndarray, "H W *C"]], *, frame: Size | None = None, zoom: float = 1.0
+        self,
+        images: Sequence[Shaped[np.ndarray, "H W *C"]],
+        *,
+        frame: Size | None = None,
+        zoom: float = 1.0,
+        shapes: Sequence[Size] | None = None,
     ) -> list[Result]:
         """Finds the objects in several images, which may differ in size.
 
@@ -100,6 +105,8 @@ class Predictor:
             among them: all are resized as an image of this size would be, and share its bucket. Their grey
             is not stretched, which only whoever has the whole image can do: `ImageSource.stretched`.
           zoom: the model sees the images enlarged by this, on top of what its config says.
+          shapes: height and width of each image, where it is given in fewer pixels, as from a pyramid.
+            `frame`, `zoom` and the results are those of images of these sizes.
 
         Returns:
           One result for each image, in order, in its own pixels.
@@ -107,10 +114,15 @@ class Predictor:
         Raises:
           UserError: lists every image that has another shape or type.
         """
-        return self.start(images, frame=frame, zoom=zoom)()
+        return self.start(images, frame=frame, zoom=zoom, shapes=shapes)()
 
     def start(
-        self, images: Sequence[Shaped[np.ndarray, "H W *C"]], *, frame: Size | None = None, zoom: float = 1.0
+        self,
+        images: Sequence[Shaped[np.ndarray, "H W *C"]],
+        *,
+        frame: Size | None = None,
+        zoom: float = 1.0,
+        shapes: Sequence[Size] | None = None,
     ) -> Callable[[], list[Result]]:
         """Hands images to the device, as `batch` does, and returns at once.
 
@@ -120,7 +132,8 @@ class Predictor:
         faults = [f"image {i}: {fault}" for i, image in enumerate(images) if (fault := fault_of(image))]
         if faults:
             raise UserError("these images cannot be read:\n  " + "\n  ".join(faults))
-        plans = [self._plan(image.shape[:2], frame, zoom) for image in images]
+        shapes = list(shapes or (image.shape[:2] for image in images))
+        plans = [self._plan(shape, frame, zoom) for shape in shapes]
         pending = []
         for group, bucket in _groups([bucket for _, bucket in plans]):
             canvas = np.zeros((len(group), *bucket, 3), np.uint8)
@@ -129,8 +142,6 @@ class Predictor:
                 pixels = self._pixels(images[i], whole=frame is None)
                 slot[: plans[i][0][0], : plans[i][0][1]] = resize(pixels, plans[i][0])
             pending.append((group, sizes, self._detect(self._params, *jax.device_put((canvas, sizes)))))
-
-        shapes = [image.shape[:2] for image in images]
 
         def finish() -> list[Result]:
             results = {}

@@ -75,20 +75,33 @@ class Augmented:
         return self.batch([image])[0]
 
     def batch(
-        self, images: Sequence[Shaped[np.ndarray, "H W *C"]], *, frame: Size | None = None, zoom: float = 1.0
+        self,
+        images: Sequence[Shaped[np.ndarray, "H W *C"]],
+        *,
+        frame: Size | None = None,
+        zoom: float = 1.0,
+        shapes: Sequence[Size] | None = None,
     ) -> list[Result]:
         """As `Predictor.batch`; see `fuse` for what becomes of the views."""
-        return self.start(images, frame=frame, zoom=zoom)()
+        return self.start(images, frame=frame, zoom=zoom, shapes=shapes)()
 
     def start(
-        self, images: Sequence[Shaped[np.ndarray, "H W *C"]], *, frame: Size | None = None, zoom: float = 1.0
+        self,
+        images: Sequence[Shaped[np.ndarray, "H W *C"]],
+        *,
+        frame: Size | None = None,
+        zoom: float = 1.0,
+        shapes: Sequence[Size] | None = None,
     ) -> Callable[[], list[Result]]:
         """As `Predictor.start`: all views go to the device at once, and stay there until they are taken."""
         seen = []
         for view in self.views:
             shown = [_show(image, view) for image in images]
             shown_frame = frame[::-1] if frame and view.transpose else frame
-            results = self._predictor.batch(shown, frame=shown_frame, zoom=zoom * view.zoom)
+            options = {"frame": shown_frame, "zoom": zoom * view.zoom}
+            if shapes:
+                options["shapes"] = [shape[::-1] if view.transpose else shape for shape in shapes]
+            results = self._predictor.batch(shown, **options)
             seen.append([_back(result, view) for result in results])
         limits = self._predictor.config.detection
 

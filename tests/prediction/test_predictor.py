@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 from pycocotools import mask as coco
 
 from maskrcnn_jax.config import BackboneConfig, DetectionConfig, MaskRCNNConfig, RoIConfig, RPNConfig
@@ -68,6 +69,19 @@ def assert_halves(result, height, width, mean):
     )
     tight = [[0, 0, -(-width // 2), height], [0, 0, width, height]]
     assert coco.toBbox(result.masks).tolist() == tight
+
+
+@pytest.mark.parametrize(("zoom", "shape"), [(1.0, (80, 60)), (0.5, (80, 60)), (0.5, (81, 59))])
+def test_images_in_fewer_pixels_have_results_of_their_own_size(fake, rng, zoom, shape):
+    """Of a level of a pyramid the result is that of the finest; the model sees what it would have seen."""
+    predict = fake(buckets=(64, 128))
+    image = rng.integers(0, 256, (40, 30, 3), np.uint8)
+    (result,) = predict.batch([image], zoom=zoom, shapes=[shape])
+    assert_halves(result, *shape, image.mean()) if zoom == 0.5 else None
+    whole = np.asarray(Image.fromarray(image).resize(shape[::-1], Image.Resampling.NEAREST))
+    (expected,) = predict.batch([whole], zoom=zoom)
+    np.testing.assert_array_equal(result.boxes, expected.boxes)
+    np.testing.assert_allclose(result.scores, expected.scores, rtol=0.02)
 
 
 @pytest.mark.parametrize(
