@@ -7,6 +7,8 @@ without starting JAX.
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from maskrcnn_jax.errors import named_packages
+
 if TYPE_CHECKING:  # What `__getattr__` loads, for editors and type checkers.
     from maskrcnn_jax import interop as interop
     from maskrcnn_jax.config import MaskRCNNConfig as MaskRCNNConfig
@@ -50,8 +52,9 @@ __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
-    if name in _PUBLIC:
-        return getattr(importlib.import_module(f"{__name__}.{_PUBLIC[name]}"), name)
-    if name in _ROOMS:
-        return importlib.import_module(f"{__name__}.{name}")
+    with named_packages():
+        if name in _PUBLIC:
+            return getattr(importlib.import_module(f"{__name__}.{_PUBLIC[name]}"), name)
+        if name in _ROOMS:
+            return importlib.import_module(f"{__name__}.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,6 +1,7 @@
 """What is for people to read: one class that every door catches and shows as a message."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 
@@ -30,3 +31,46 @@ class DataError(UserError):
         self.faults = list(faults)
         count = f"{len(self.faults)} fault{'s' if len(self.faults) != 1 else ''} in the data:"
         super().__init__("\n  ".join([count, *map(str, self.faults)]))
+
+
+# What is installed for a module, where that is called otherwise or comes with an extra of this package.
+_PACKAGES = {
+    "PIL": "pillow",
+    "absl": "absl-py",
+    "openslide": "openslide-python and openslide-bin",
+    "orbax": "orbax-checkpoint",
+    "skimage": "scikit-image",
+    "tensorflow_datasets": "tensorflow-datasets",
+    "yaml": "pyyaml",
+}
+_OF_SLIDES = ("zarr", "imagecodecs", "openslide")
+
+
+class MissingPackage(UserError):
+    """What was asked for needs a package that is not installed.
+
+    Attributes:
+      what, remedy: which, and how to install it.
+    """
+
+    def __init__(self, module: str):
+        package = _PACKAGES.get(module, module)
+        self.what = f"needs {package}, which is not there"
+        self.remedy = "pip install " + ("'maskrcnn-jax[slides]'" if module in _OF_SLIDES else package)
+        super().__init__(f"it {self.what}; {self.remedy}")
+
+
+@contextlib.contextmanager
+def named_packages() -> Iterator[None]:
+    """Around imports: one that fails because a package is not installed names it.
+
+    Raises:
+      MissingPackage: says which.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        module = (error.name or "").partition(".")[0]
+        if module in ("", "maskrcnn_jax"):
+            raise
+        raise MissingPackage(module) from error

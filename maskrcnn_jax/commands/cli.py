@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 
 import maskrcnn_jax
-from maskrcnn_jax.errors import UserError
+from maskrcnn_jax.errors import UserError, named_packages
 
 # Each command's module in `maskrcnn_jax.commands`, and what the help says of it.
 _COMMANDS = {
@@ -32,11 +32,25 @@ def main(argv: Sequence[str] | None = None) -> int:
       interrupt. Wrong usage exits with 2.
     """
     argv = sys.argv[1:] if argv is None else argv
-    if argv[:1] and argv[0] in _WITH_CONFIG:
-        from maskrcnn_jax.commands import doors
+    program = " ".join(["maskrcnn-jax", *argv[:1]])
+    try:
+        with named_packages():
+            if argv[:1] and argv[0] in _WITH_CONFIG:
+                from maskrcnn_jax.commands import doors
 
-        command = importlib.import_module(f"maskrcnn_jax.commands.{argv[0]}")
-        return doors.main(command, [f"maskrcnn-jax {argv[0]}", *argv[1:]])
+                command = importlib.import_module(f"maskrcnn_jax.commands.{argv[0]}")
+                return doors.main(command, [program, *argv[1:]])
+            return _run(argv)
+    except (UserError, OSError) as error:
+        print(f"{program}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"{program}: interrupted", file=sys.stderr)
+        return 130
+
+
+def _run(argv: Sequence[str]) -> int:
+    """Runs a command whose options are argparse's; only its own module is imported."""
     parser = argparse.ArgumentParser(prog="maskrcnn-jax", description="Mask R-CNN in JAX and Flax.")
     parser.add_argument("--version", action="version", version=f"%(prog)s {maskrcnn_jax.__version__}")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
@@ -46,14 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             command = importlib.import_module(f"maskrcnn_jax.commands.{name}")
             command.add_arguments(subparser)
     arguments = parser.parse_args(argv)
-    try:
-        return command.run(arguments) or 0
-    except (UserError, OSError) as error:
-        print(f"maskrcnn-jax {arguments.command}: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print(f"maskrcnn-jax {arguments.command}: interrupted", file=sys.stderr)
-        return 130
+    return command.run(arguments) or 0
 
 
 if __name__ == "__main__":

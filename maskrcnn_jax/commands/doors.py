@@ -10,7 +10,7 @@ from absl import flags, logging
 from ml_collections import config_flags
 
 import maskrcnn_jax
-from maskrcnn_jax.errors import UserError
+from maskrcnn_jax.errors import UserError, named_packages
 from maskrcnn_jax.plain_values import nearest
 
 
@@ -36,7 +36,8 @@ def main(command: ModuleType, argv: Sequence[str] | None = None) -> int:
     try:
         values = _parse(command, argv)
         if values is not None:
-            command.run(values)
+            with named_packages():
+                command.run(values)
         return 0
     except _Misuse as error:
         print(f"{program}: {error}", file=sys.stderr)

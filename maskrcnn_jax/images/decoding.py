@@ -11,7 +11,7 @@ import tifffile
 from jaxtyping import Int, Shaped, UInt8
 from PIL import Image, ImageOps
 
-from maskrcnn_jax.errors import DataError, Fault, UserError
+from maskrcnn_jax.errors import DataError, Fault, MissingPackage, UserError
 from maskrcnn_jax.files import require_regular
 from maskrcnn_jax.images.choice import ALL, Choice, ChoiceError
 from maskrcnn_jax.images.pixels import as_rgb
@@ -129,8 +129,8 @@ def unreadable(path: Path, error: Exception, safe: str = "an 8-bit PNG") -> Faul
     if path.stat().st_size == 0:
         return Fault(str(path), "cannot be read: it has zero bytes", "copy it again from its source")
     if "imagecodecs" in str(error):
-        what = "needs imagecodecs, which is not there"
-        return Fault(str(path), what, "pip install 'maskrcnn-jax[slides]'")
+        missing = MissingPackage("imagecodecs")
+        return Fault(str(path), missing.what, missing.remedy)
     what = str(error).replace(str(path), path.name) or type(error).__name__
     remedy = f"copy it again from its source; if it is whole, save it as {safe}"
     return Fault(str(path), f"cannot be read: {what}", remedy)

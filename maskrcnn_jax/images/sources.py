@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Shaped, UInt8
 from PIL import Image
 
-from maskrcnn_jax.errors import DataError, Fault, UserError
+from maskrcnn_jax.errors import DataError, Fault, MissingPackage, UserError
 from maskrcnn_jax.files import require_regular
 from maskrcnn_jax.images.choice import ALL, Choice
 from maskrcnn_jax.images.decoding import UNREADABLE, read_deep, unreadable
@@ -228,7 +228,7 @@ class _SlideSource(ImageSource):
         try:
             import openslide
         except ImportError as error:
-            raise _missing(path, "openslide-python and openslide-bin") from error
+            raise _missing(path, "openslide") from error
         try:
             self._slide = openslide.OpenSlide(path)
         except openslide.OpenSlideError as error:
@@ -294,9 +294,9 @@ def _mpp_of_tiff(path: Path, choice: Choice) -> float | None:
         return of_tiff(file, choice.series or 0, file.pages[0])
 
 
-def _missing(path: Path, package: str) -> DataError:
-    what = f"needs {package}, which is not there"
-    return DataError([Fault(str(path), what, "pip install 'maskrcnn-jax[slides]'")])
+def _missing(path: Path, module: str) -> DataError:
+    missing = MissingPackage(module)
+    return DataError([Fault(str(path), missing.what, missing.remedy)])
 
 
 def _file_fingerprint(path: Path, choice: Choice) -> str:
