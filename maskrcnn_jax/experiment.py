@@ -112,7 +112,9 @@ class Experiment(Checked):
     Attributes:
       seed: of the initial weights, the order of images, their augmentation, and what is sampled.
       init_from: the file of initial weights, or a bundle; empty to begin with random ones.
-      batch_size: images of one step, over all devices.
+      batch_size: images of one step, over all devices of all processes.
+      accumulate: each device computes its share of the batch in so many parts, one after the other, which
+        takes the memory of one; the gradient is that of the whole batch.
       log_every, checkpoint_every: steps from one to the next.
       keep_checkpoints: so many of the latest stay.
       eval_every: steps from one evaluation to the next; 0 only at the end.
@@ -123,6 +125,7 @@ class Experiment(Checked):
     init_from: str = ""
     data: DataConfig = field(default_factory=DataConfig)
     batch_size: Annotated[int, Range(1, 65_536)] = 1
+    accumulate: Annotated[int, Range(1, 65_536)] = 1
     steps: Steps = 1000
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
@@ -130,6 +133,10 @@ class Experiment(Checked):
     checkpoint_every: Steps = 200
     keep_checkpoints: Annotated[int, Range(1, 100_000)] = 2
     eval_every: Interval = 0
+
+    def conflicts(self) -> Iterator[str]:
+        if self.batch_size % self.accumulate:
+            yield f"accumulate is {self.accumulate}: it must divide batch_size, which is {self.batch_size}"
 
     def to_config(self) -> ConfigDict:
         """As config files give it: the shell may set any field of it, by `--config.FIELD`."""

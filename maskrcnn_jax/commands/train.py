@@ -1,9 +1,11 @@
 """Trains a Mask R-CNN.
 
 maskrcnn-jax train [--config NAME_OR_FILE] [--workdir DIR] [--config.FIELD=VALUE ...]
+    [--coordinator HOST:PORT --process_id I --num_processes N | --cluster auto|none|slurm|ompi|mpi4py|k8s]
 
 --config takes the name of an experiment that comes with the package (synthetic_tiny, nuclei_small, ...), or
-a file.
+a file. Several processes, of one host or many, train as one run: started by SLURM or Open MPI they find each
+other; otherwise each is told who it is. See docs/clusters.md.
 `python train.py` is the same.
 """
 
@@ -44,14 +46,33 @@ def define(values: flags.FlagValues, argv: Sequence[str]) -> None:
         "Go on from the last checkpoint's weights with a fresh optimiser: no momentum, a fresh average.",
         flag_values=values,
     )
+    _define_cluster(values)
+
+
+def _define_cluster(values: flags.FlagValues) -> None:
+    there = {"flag_values": values}
+    flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, where all can reach it.", **there)
+    flags.DEFINE_integer("process_id", None, "Which process this is, from 0.", lower_bound=0, **there)
+    flags.DEFINE_integer("num_processes", None, "How many processes there are.", lower_bound=1, **there)
+    flags.DEFINE_enum(
+        "cluster",
+        "auto",
+        ["auto", "none", "slurm", "ompi", "mpi4py", "k8s"],
+        "Who says which process this is where these three are not given: auto asks SLURM or Open MPI if they "
+        "started several.",
+        **there,
+    )
 
 
 def run(values: flags.FlagValues) -> None:
     """Trains as the flags say."""
+    from maskrcnn_jax.training.cluster import joined
+
     doors.keep_tensorflow_off_gpus()
     name = Path(values["config"].config_filename).stem
     workdir = Path(values.workdir or f"runs/{name}")
-    train(values.config, workdir, reset_optimizer=values.reset_optimizer)
+    with joined(values.coordinator, values.process_id, values.num_processes, values.cluster):
+        train(values.config, workdir, reset_optimizer=values.reset_optimizer)
 
 
 def train(
@@ -96,10 +117,14 @@ class Evaluate:
         categories: Categories,
         min_score: float,
         progress: Callable[[int, int], None],
-    ) -> Evaluation:
+    ) -> Evaluation | None:
         """Writes results, metrics and pictures into `folder`; see `outputs.report.write_evaluation`."""
+        import jax
+
+        from maskrcnn_jax.evaluation.evaluator import Crew
         from maskrcnn_jax.outputs.report import write_evaluation
         from maskrcnn_jax.prediction.predictor import Predictor
+        from maskrcnn_jax.training.cluster import gather
 
         if self._predictor is None:
             self._predictor = Predictor(config, params)
@@ -112,4 +137,5 @@ class Evaluate:
             categories=categories,
             min_score=min_score,
             progress=progress,
+            crew=Crew(jax.process_index(), jax.process_count(), gather),
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8
@@ -62,6 +62,20 @@ class Evaluation:
     ground_truth: dict[str, Any]
 
 
+class Crew(NamedTuple):
+    """The processes that share out an evaluation.
+
+    Attributes:
+      index: which of them this is; 0 scores.
+      count: how many there are.
+      gather: from what each of them gives, called by all, to the list of it; for values that JSON knows.
+    """
+
+    index: int = 0
+    count: int = 1
+    gather: Callable[[Any], list[Any]] = lambda value: [value]
+
+
 def evaluate(
     predict: Callable[[UInt8[np.ndarray, "H W 3"]], Result],
     records: Sequence[Record],
@@ -70,7 +84,8 @@ def evaluate(
     max_dets: Sequence[int] = (100, 2000),
     min_score: float = 0.5,
     progress: Callable[[int, int], None] | None = None,
-) -> Evaluation:
+    crew: Crew = Crew(),  # noqa: B008 - cannot change
+) -> Evaluation | None:
     """Predicts every record's image and scores the answers.
 
     Args:
@@ -80,26 +95,36 @@ def evaluate(
       max_dets: how many detections of an image and class may count; AP is reported for each.
       min_score: detections below do not count in the nuclei metrics, which know no scores.
       progress: called with the number of images done and of all, after each image.
+      crew: where several processes call this, each of which predicts its share.
+
+    Returns:
+      None on all processes of a crew but the first.
 
     Raises:
       UserError: there are no records, a result's size is not its image's, or the ground truth is faulty.
     """
     if not len(records):
         raise UserError("there are no images to evaluate: does this split have any?")
-    ground_truth = to_coco(records, categories)
-    results, seconds = [], []
-    for record in records:
+    ground_truth = to_coco(records, categories) if crew.index == 0 else None
+    found = []
+    for number in range(crew.index, len(records), crew.count):
+        record = records[number]
         start = time.perf_counter()
         result = predict(record.image)
-        seconds.append(time.perf_counter() - start)
+        seconds = time.perf_counter() - start
         if tuple(result.size) != record.image.shape[:2]:
             raise UserError(
                 f"{record.name}: the result is for an image of {tuple(result.size)} pixels, "
                 f"the image has {record.image.shape[:2]}"
             )
-        results += to_results([(record.image_id, result)], categories)
+        found.append((number, seconds, to_results([(record.image_id, result)], categories)))
         if progress is not None:
-            progress(len(seconds), len(records))
+            progress(min(len(found) * crew.count, len(records)), len(records))
+    everyones = sorted((image for share in crew.gather(found) for image in share), key=lambda image: image[0])
+    if ground_truth is None:
+        return None
+    seconds = [image[1] for image in everyones]
+    results = [row for image in everyones for row in image[2]]
     found = score(ground_truth, results, max_dets=max_dets, min_score=min_score)
     timed = [replace(image, seconds=s) for image, s in zip(found.images, seconds, strict=True)]
     return replace(found, images=timed)

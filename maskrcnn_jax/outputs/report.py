@@ -13,7 +13,7 @@ from jaxtyping import UInt8
 
 from maskrcnn_jax.data.records import Record
 from maskrcnn_jax.evaluation.coco import Categories, from_results, to_results
-from maskrcnn_jax.evaluation.evaluator import Evaluation, evaluate
+from maskrcnn_jax.evaluation.evaluator import Crew, Evaluation, evaluate
 from maskrcnn_jax.evaluation.figure import draw_curves
 from maskrcnn_jax.evaluation.tables import image_rows
 from maskrcnn_jax.files import atomic
@@ -35,7 +35,8 @@ def write_evaluation(
     min_score: float = 0.5,
     overlays: int = 4,
     progress: Progress | None = None,
-) -> Evaluation:
+    crew: Crew = Crew(),  # noqa: B008 - cannot change
+) -> Evaluation | None:
     """Evaluates, and writes `results.json` and what `write_report` writes into `folder`.
 
     Args:
@@ -46,6 +47,7 @@ def write_evaluation(
       min_score: detections below count neither in the nuclei metrics nor in the pictures.
       overlays: of how many images a picture is drawn.
       progress: called with the number of images done and of all.
+      crew: where several processes call this; only the first writes, and only it gets an evaluation.
     """
     evaluation = evaluate(
         predict,
@@ -54,9 +56,11 @@ def write_evaluation(
         max_dets=max_dets,
         min_score=min_score,
         progress=progress,
+        crew=crew,
     )
-    write_coco_results(folder / "results.json", evaluation.results)
-    write_report(evaluation, records, folder, overlays=overlays)
+    if evaluation:
+        write_coco_results(folder / "results.json", evaluation.results)
+        write_report(evaluation, records, folder, overlays=overlays)
     return evaluation
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from maskrcnn_jax.data.records import Record
 from maskrcnn_jax.errors import UserError
+from maskrcnn_jax.training.cluster import gather
 from maskrcnn_jax.training.display import Display
 from maskrcnn_jax.training.history import History
 
@@ -25,10 +26,13 @@ class Log:
         self,
         records: Sequence[Record],
         display: Display,
-        history: History,
+        history: History | None,
         learning_rate: Callable[[int], float],
     ):
-        """`learning_rate` is the schedule; `records` are what a batch's image numbers refer to."""
+        """`learning_rate` is the schedule; `records` are what a batch's image numbers refer to.
+
+        In a cluster only the first process has a history.
+        """
         self._records, self._display, self._history = records, display, history
         self._learning_rate = learning_rate
         self._pending, self._warned = [], False
@@ -53,7 +57,10 @@ class Log:
             self._waited += time.perf_counter() - start
 
     def add(self, step: int, metrics: dict, index: np.ndarray, cut: np.ndarray) -> None:
-        """Keeps one step's metrics, and of each of its images its number and how many instances were cut."""
+        """Keeps one step's metrics, and of each of its images its number and how many instances were cut.
+
+        In a cluster, of this process's images.
+        """
         self._pending.append((step, metrics, index, cut))
 
     def flush(self, checkpoint: int | None) -> None:
@@ -65,6 +72,7 @@ class Log:
         Raises:
           NonFiniteLoss: at the first step that has one.
         """
+        self._pending = _of_all_processes(self._pending)
         fetched = jax.device_get([metrics for _, metrics, _, _ in self._pending])
         for (step, _, index, _), metrics in zip(self._pending, fetched, strict=True):
             self._require_finite(step, metrics, index, checkpoint)
@@ -76,7 +84,7 @@ class Log:
         numbers["learning_rate"] = float(self._learning_rate(step - 1))
         cut = sum(int(cut.sum()) for _, _, _, cut in self._pending)
         rates = {"images_per_second": images / seconds, "data_wait": waits}
-        self._history.write(step, numbers | rates | {"instances_cut": cut})
+        self._write(step, numbers | rates | {"instances_cut": cut})
         self._display.update(step, numbers, **rates)
         if cut and not self._warned:
             self._warn_of_cut(cut)
@@ -85,7 +93,11 @@ class Log:
 
     def evaluation(self, step: int, metrics: Mapping[str, float]) -> None:
         """Writes the metrics of an evaluation after `step`."""
-        self._history.write(step, {f"validation/{name}": value for name, value in metrics.items()})
+        self._write(step, {f"validation/{name}": value for name, value in metrics.items()})
+
+    def _write(self, step: int, numbers: Mapping[str, float]) -> None:
+        if self._history:
+            self._history.write(step, numbers)
 
     def _warn_of_cut(self, cut: int) -> None:
         """Once, as it mostly happens again and again; the history goes on counting."""
@@ -106,3 +118,15 @@ class Log:
                 f"step {step}: {', '.join(bad)}, on the images {names}. {left}. "
                 "Try a lower schedule.base or optimizer.clip_norm = 10."
             )
+
+
+def _of_all_processes(pending: list[tuple]) -> list[tuple]:
+    """The steps with the images of the whole batch, of which each process has kept its own."""
+    if jax.process_count() == 1:
+        return pending
+    everyone = gather([(index, cut) for _, _, index, cut in pending])
+    shares = zip(*everyone, strict=True)
+    return [
+        (step, metrics, *np.concatenate(share, axis=1))
+        for (step, metrics, _, _), share in zip(pending, shares, strict=True)
+    ]

@@ -1,5 +1,6 @@
 """Trains a model from a config: the only place that steps, logs, saves and evaluates."""
 
+import contextlib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -28,20 +29,30 @@ from maskrcnn_jax.interop.trees import Tree
 from maskrcnn_jax.models.mask_rcnn import MaskRCNN, init_params
 from maskrcnn_jax.structures import Batch
 from maskrcnn_jax.training.checkpoint import Checkpoints
+from maskrcnn_jax.training.cluster import (
+    agreed,
+    agreed_stop,
+    folder_lock,
+    from_first,
+    is_first,
+    require_same,
+    wait,
+)
 from maskrcnn_jax.training.display import Display, counter
 from maskrcnn_jax.training.history import History
-from maskrcnn_jax.training.interrupt import stop_request
-from maskrcnn_jax.training.lock import run_lock
 from maskrcnn_jax.training.log import Log
 from maskrcnn_jax.training.optimizer import averaged_params, make_optimizer
-from maskrcnn_jax.training.placement import copy_to, make_mesh, parts
+from maskrcnn_jax.training.placement import copy_to, describe, everywhere, make_mesh, share_out
 from maskrcnn_jax.training.schedule import warmup_steps_decay
 from maskrcnn_jax.training.state import TrainState
 from maskrcnn_jax.training.step import create_state, make_train_step
 
 
 class Evaluate(Protocol):
-    """How the loop has a model evaluated: what the answers are scored with is not its business."""
+    """How the loop has a model evaluated: what the answers are scored with is not its business.
+
+    In a cluster all processes call it at once, and only the first needs to be given an evaluation.
+    """
 
     def __call__(
         self,
@@ -53,7 +64,7 @@ class Evaluate(Protocol):
         categories: dict[int, str],
         min_score: float,
         progress: Callable[[int, int], None],
-    ) -> Evaluation: ...
+    ) -> Evaluation | None: ...
 
 
 def train(
@@ -70,6 +81,9 @@ def train(
     numbers as if the run had never stopped. The folder gets `checkpoints/`, `config.json`,
     `history.jsonl` (metrics by step), TensorBoard scalars, `bundle/` and `evaluation/`.
 
+    In a cluster (`training.cluster.joined`) all processes call this with the same config and folder. They
+    share out each batch; process 0 alone prints and writes all but the checkpoints.
+
     Args:
       config: see `configs/`; it is checked before anything is read or compiled.
       workdir: where everything is written.
@@ -79,7 +93,8 @@ def train(
       reset_optimizer: go on from a checkpoint's step and weights, but with a fresh optimiser.
 
     Returns:
-      The evaluation on the validation split; None where the config has no such split.
+      The evaluation on the validation split; None where the config has no such split, and in a cluster on
+      all processes but the first.
 
     Raises:
       NonFiniteLoss: says at which step, which loss and which images.
@@ -88,6 +103,7 @@ def train(
       DataError: lists every fault of the data set.
       FieldError: the config has impossible values; lists their fields and what is possible.
       UserError: the config asks for what cannot be; says which field to change.
+      ClusterError: the processes differ in config, data or folder, or something is wrong with another one.
       KeyboardInterrupt: SIGINT or SIGTERM came; the last step is saved.
     """
     config = Experiment.from_dict(config.to_dict())
@@ -96,12 +112,17 @@ def train(
     schedule = warmup_steps_decay(**config.schedule.to_dict())
     optimizer = make_optimizer(model_config, schedule, **config.optimizer.to_dict())
     classes = categories(config.data, "validation", model_config.num_classes)
-    run = _Run(config, model_config, classes, workdir, evaluate, console or Console())
+    console = (console or Console()) if is_first() else Console(quiet=True)
+    run = _Run(config, model_config, classes, workdir, evaluate, console)
+    mesh = make_mesh(config.batch_size, accumulate=config.accumulate)
+    require_same("the config", config.to_dict(), "start all with the same --config and the same fields")
     with (
-        run_lock(workdir),
-        Checkpoints(workdir, config.to_dict(), keep=config.keep_checkpoints) as checkpoints,
+        folder_lock(workdir),
+        Checkpoints(
+            workdir, config.to_dict(), keep=config.keep_checkpoints, place=everywhere(mesh)
+        ) as checkpoints,
     ):
-        state = run.start(checkpoints, optimizer, reset_optimizer)
+        state = run.start(checkpoints, optimizer, reset_optimizer, mesh)
         first = int(state.step)
         # Read before the training, so that no fault comes to light hours later.
         held_out = config.data.validation_images or config.data.validation_path
@@ -109,11 +130,14 @@ def train(
         if first >= config.steps:
             return run.publish(state, validation)
         records = run.read("train")
-        mesh = make_mesh(config.batch_size)
         state, key = copy_to(mesh, (state, run.keys()[1]))
         stream = _prefetch(run.batches(records, first), mesh)
-        with History(workdir, first) as history, Display(run.console, first, config.steps) as display:
-            step_function = make_train_step(MaskRCNN(model_config), optimizer, display.say, mesh)
+        with (
+            History(workdir, first) if is_first() else contextlib.nullcontext() as history,
+            Display(console, first, config.steps) as display,
+        ):
+            model = MaskRCNN(model_config)
+            step_function = make_train_step(model, optimizer, display.say, mesh, config.accumulate)
             log = Log(records, display, history, schedule)
             for end in run.ends(first):
                 state = run.advance(state, end, step_function, stream, key, log, checkpoints)
@@ -139,7 +163,11 @@ class _Run:
         return tuple(jax.random.split(jax.random.key(self.config.seed)))
 
     def start(
-        self, checkpoints: Checkpoints, optimizer: optax.GradientTransformation, reset_optimizer: bool
+        self,
+        checkpoints: Checkpoints,
+        optimizer: optax.GradientTransformation,
+        reset_optimizer: bool,
+        mesh: Mesh,
     ) -> TrainState:
         """The state of the latest checkpoint, or a fresh one."""
 
@@ -156,13 +184,10 @@ class _Run:
             return state
         state = fresh()
         count = sum(leaf.size for leaf in jax.tree.leaves(state.params))
-        mesh = make_mesh(self.config.batch_size)
-        devices = (
-            f"{mesh.size} x {jax.devices()[0].device_kind}" if mesh.size > 1 else jax.devices()[0].device_kind
-        )
-        self._say(f"{count / 1e6:.2f} M parameters on {devices}")
+        self._say(f"{count / 1e6:.2f} M parameters on {describe(mesh)}")
         if self.config.init_from:
-            params, report = initialize_from(self.config.init_from, self.model_config, state.params)
+            with agreed():
+                params, report = initialize_from(self.config.init_from, self.model_config, state.params)
             self._say(f"initial weights from {self.config.init_from}: {report}")
             state = create_state(jax.device_put(params), optimizer)
         elif self.model_config.backbone.norm == "frozen_bn":
@@ -170,12 +195,21 @@ class _Run:
                 "init_from is empty, but a backbone with frozen batch norm cannot learn from nothing: give "
                 "pretrained weights, or set model.backbone.norm = group and model.backbone.freeze_at = 0"
             )
-        return state
+        return from_first(state)
 
-    def read(self, split: str) -> list[Record]:
+    def read(self, split: str) -> Sequence[Record]:
         """The records of a split; a bar shows how far their reading is."""
+        data, records = self.config.data, None
         with counter(self.console, f"reading the {split} images") as progress:
-            return load_split(self.config.data, split, progress=progress)
+            # Shards on a disk that all share are written by the first, before the others look for them.
+            with agreed():
+                if is_first() or not data.prepared:
+                    records = load_split(data, split, progress=progress)
+            with agreed():
+                if records is None:
+                    records = load_split(data, split, progress=progress)
+        require_same(f"the number of {split} images", len(records), "all must read the same data set")
+        return records
 
     def batches(self, records: Sequence[Record], first: int) -> Iterator[Batch]:
         """What the steps after `first` are made of."""
@@ -190,6 +224,8 @@ class _Run:
             shares=config.data.shares,
             start_step=first,
             steps=config.steps - first,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
         )
 
     def ends(self, first: int) -> list[int]:
@@ -210,13 +246,13 @@ class _Run:
         """Steps from `state.step` to `end`; logs and saves on the way."""
         config, first = self.config, int(state.step)
         log.restart_clock()
-        with stop_request() as stop:
+        with agreed_stop() as stops_after:
             for step in range(first + 1, end + 1):
                 with log.waiting(state.step):
                     batch, index, cut = next(stream)
                 state, metrics = step_function(state, batch, key)
                 log.add(step, metrics, index, cut)
-                stops = stop.is_set()
+                stops = stops_after(step)
                 # Before an evaluation too: what stops that must not cost steps.
                 saves = stops or step % config.checkpoint_every == 0 or step == end
                 # What is saved was looked at before: a checkpoint never follows a loss that is not finite.
@@ -231,7 +267,8 @@ class _Run:
     def publish(self, state: TrainState, validation: Sequence[Record]) -> Evaluation | None:
         """Writes the bundle and, where there is a validation split, its evaluation."""
         params = jax.device_get(averaged_params(state.params, state.opt_state))
-        save_bundle(self.workdir / "bundle", self.model_config, params)
+        if is_first():
+            save_bundle(self.workdir / "bundle", self.model_config, params)
         evaluation = None
         if validation:
             with counter(self.console, "evaluating the validation images") as progress:
@@ -244,8 +281,10 @@ class _Run:
                     min_score=self.model_config.detection.min_score,
                     progress=progress,
                 )
-            self.console.print(table(evaluation.metrics))
+            if evaluation:
+                self.console.print(table(evaluation.metrics))
         self._say(f"step {int(state.step)}: bundle, metrics and pictures are in {self.workdir}")
+        wait()
         return evaluation
 
     def _say(self, message: str) -> None:
@@ -254,9 +293,9 @@ class _Run:
 
 def _prefetch(stream: Iterator[Batch], mesh: Mesh, size: int = 2) -> Iterator[tuple]:
     """Batches on the devices, `size` ahead, each with its image numbers and counts of cut instances."""
-    queue, placement = deque(), parts(mesh)
+    queue = deque()
     for batch in stream:
-        queue.append((jax.device_put(batch, placement), batch.index, batch.cut))
+        queue.append((share_out(mesh, batch), batch.index, batch.cut))
         if len(queue) > size:
             yield queue.popleft()
     yield from queue

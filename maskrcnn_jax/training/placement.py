@@ -13,28 +13,38 @@ from maskrcnn_jax.errors import UserError
 DATA = "data"  # the axis along which a batch is cut
 
 
-def make_mesh(batch_size: int, devices: Sequence[jax.Device] | None = None) -> Mesh:
+def make_mesh(batch_size: int, devices: Sequence[jax.Device] | None = None, *, accumulate: int = 1) -> Mesh:
     """The devices that share a batch equally.
 
     Args:
       batch_size: images of one step.
       devices: which to use; None for all of a cluster, or as many accelerators of a single process as can
         share the batch. Of a single process's virtual CPU devices, which only take turns, it is one.
+      accumulate: in so many parts each device computes its share.
 
     Raises:
-      UserError: the devices of a cluster cannot share the batch.
+      UserError: the devices of a cluster cannot share the batch, or one cannot part its share.
     """
-    if devices is None and jax.process_count() == 1:
+    if devices is None and not jax.distributed.is_initialized():
         devices = jax.local_devices()
-        count = 1 if devices[0].platform == "cpu" else math.gcd(batch_size, len(devices))
+        count = 1 if devices[0].platform == "cpu" else math.gcd(batch_size // accumulate, len(devices))
         devices = devices[:count]
     devices = sorted(devices or jax.devices(), key=lambda device: (device.process_index, device.id))
-    if batch_size % len(devices):
+    if batch_size % (len(devices) * accumulate):
+        parts = f" in {accumulate} parts each (accumulate)" if accumulate > 1 else ""
         raise UserError(
             f"batch_size {batch_size} cannot be shared equally by {len(devices)} devices of "
-            f"{jax.process_count()} processes: set batch_size to a multiple of {len(devices)}"
+            f"{jax.process_count()} processes{parts}: set batch_size to a multiple of "
+            f"{len(devices) * accumulate}"
         )
     return Mesh(np.array(devices), (DATA,))
+
+
+def describe(mesh: Mesh) -> str:
+    """How many devices of what kind, for people."""
+    kind, processes = mesh.devices.flat[0].device_kind, jax.process_count()
+    devices = f"{mesh.size} x {kind}" if mesh.size > 1 else kind
+    return f"{devices} of {processes} processes" if processes > 1 else devices
 
 
 def everywhere(mesh: Mesh) -> Sharding:

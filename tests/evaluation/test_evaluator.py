@@ -1,11 +1,13 @@
 """Evaluation from images to metrics, with predictions that are known."""
 
+import json
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from maskrcnn_jax.evaluation.evaluator import evaluate, score
+from maskrcnn_jax.evaluation.evaluator import Crew, evaluate, score
+from maskrcnn_jax.files import to_json
 from maskrcnn_jax.masks.crops import crops_of
 from maskrcnn_jax.masks.result import Result
 from maskrcnn_jax.masks.rle import rles_of_labels
@@ -100,3 +102,29 @@ def test_no_images_are_refused():
         evaluate(lambda _: None, [])
     with pytest.raises(ValueError, match="no images"):
         score({"images": [], "categories": [], "annotations": []}, [])
+
+
+def test_a_crew_finds_together_what_one_finds():
+    """Three processes, one after the other: each predicts its share, the first scores all."""
+    records = [record(n, count) for n, count in ((3, 6), (5, 4), (8, 0), (9, 7))]
+    by_id, seen = {r.image_id: r for r in records}, []
+
+    def predict(image):
+        seen.append(int(image[0, 0, 0]))
+        return answer(by_id[seen[-1]], len(by_id[seen[-1]].classes) // 2)
+
+    alone, shares = evaluate(predict, records), []
+    assert seen == [3, 5, 8, 9]
+
+    def gather(share):
+        shares.append(json.loads(to_json(share)))
+        return [shares[-1], *shares[:-1]] if len(shares) == 3 else []
+
+    seen.clear()
+    assert evaluate(predict, records, crew=Crew(1, 3, gather)) is None and seen == [5]
+    assert evaluate(predict, records, crew=Crew(2, 3, gather)) is None and seen == [5, 8]
+    found = evaluate(predict, records, crew=Crew(0, 3, gather))
+    assert seen == [5, 8, 3, 9]
+    assert found.metrics == pytest.approx(alone.metrics, nan_ok=True)
+    assert to_json(found.results) == to_json(alone.results)
+    assert [image.name for image in found.images] == [image.name for image in alone.images]
