@@ -6,7 +6,7 @@ numbers, bool and None, nested at most `MOST_DEPTH` times, so that recursion ove
 
 import json
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +43,34 @@ def read_json(path: str | os.PathLike, *, most_bytes: int = SMALL) -> Any:
       DocumentError: there is no such regular file, it is too large, no JSON, nested too deeply, or names
         a field of one object twice.
     """
+    return parse_json(_read(path, most_bytes), path)
+
+
+def read_json_lines(path: str | os.PathLike) -> Iterator[Any]:
+    """What a file of one JSON text a line holds, read line by line.
+
+    Raises:
+      DocumentError: there is no such regular file, or a line is too long or no JSON, as in `read_json`.
+    """
     try:
-        content = json.loads(_read(path, most_bytes), object_pairs_hook=_unique)
+        require_regular(path)
+        with Path(path).open("rb") as file:
+            while line := file.readline(SMALL + 1):
+                if len(line) > SMALL:
+                    raise _too_large(path, SMALL)
+                yield parse_json(line, path)
+    except OSError as error:
+        raise _unreadable(path, error) from error
+
+
+def parse_json(text: bytes | str, path: str | os.PathLike) -> Any:
+    """What a JSON text holds that stands in the file `path`, as a line of it say.
+
+    Raises:
+      DocumentError: it is no JSON, nested too deeply, or names a field of one object twice.
+    """
+    try:
+        content = json.loads(text, object_pairs_hook=_unique)
     except RecursionError as error:
         raise _too_deep(path) from error
     except ValueError as error:
@@ -80,13 +106,21 @@ def _read(path: str | os.PathLike, most_bytes: int) -> bytes:
         with Path(path).open("rb") as file:
             data = file.read(most_bytes + 1)
     except OSError as error:
-        raise DocumentError(path, f"cannot be read: {error.strerror or error}", "check the path") from error
+        raise _unreadable(path, error) from error
     except ValueError as error:  # A NUL in the path.
         raise DocumentError(repr(path), f"is no path: {error}", "check it") from error
     if len(data) > most_bytes:
-        what = f"has more than {most_bytes:,} bytes, the most that are read of such a file"
-        raise DocumentError(path, what, "is it the right file?")
+        raise _too_large(path, most_bytes)
     return data
+
+
+def _unreadable(path: str | os.PathLike, error: OSError) -> DocumentError:
+    return DocumentError(path, f"cannot be read: {error.strerror or error}", "check the path")
+
+
+def _too_large(path: str | os.PathLike, most_bytes: int) -> DocumentError:
+    what = f"has more than {most_bytes:,} bytes, the most that are read of such a file"
+    return DocumentError(path, what, "is it the right file?")
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

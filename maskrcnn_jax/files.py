@@ -12,7 +12,7 @@ import math
 import os
 import stat
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +61,12 @@ def write_json(path: PathLike, value: Any) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def write_json_lines(path: PathLike, values: Iterable[Any]) -> None:
+    """Each value as JSON on a line of its own."""
+    with atomic(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        file.writelines(to_json(value) + "\n" for value in values)
+
+
 def require_regular(path: str | os.PathLike) -> None:
     """To be called before a path that somebody else chose is opened; links are followed.
 
@@ -76,6 +82,11 @@ def require_regular(path: str | os.PathLike) -> None:
 def to_json(value: Any, indent: int | None = None) -> str:
     """The text of `write_json`, on one line where no indent is given."""
     return json.dumps(_plain(value), indent=indent, allow_nan=False, ensure_ascii=False)
+
+
+def as_json(value: Any) -> Any:
+    """`value` as it comes back from a file of `write_json`: tuples are lists, keys are text."""
+    return json.loads(to_json(value))
 
 
 def _plain(value: Any) -> Any:

@@ -10,7 +10,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from maskrcnn_jax.documents import MOST_DEPTH, DocumentError, read_json, read_yaml
+from maskrcnn_jax.documents import MOST_DEPTH, SMALL, DocumentError, read_json, read_json_lines, read_yaml
 
 PLAIN = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
@@ -178,3 +178,17 @@ def test_files_that_are_too_large(place):
         read_yaml(place)
     with pytest.raises(DocumentError, match="more than 1,000 bytes"):
         read_json(place, most_bytes=1000)
+
+
+def test_lines_of_json_are_read_one_by_one(place):
+    """What comes before a bad line is there before it is found."""
+    place.write_bytes(b'{"a": 1}\n[2, null]\n{"b": [[\n3\n')
+    lines = read_json_lines(place)
+    assert next(lines) == {"a": 1} and next(lines) == [2, None]
+    with pytest.raises(DocumentError, match="is no JSON"):
+        next(lines)
+    with pytest.raises(DocumentError, match="cannot be read"):
+        next(read_json_lines(place.with_name("gone")))
+    place.write_bytes(b" " * (SMALL + 1))
+    with pytest.raises(DocumentError, match=f"more than {SMALL:,} bytes"):
+        next(read_json_lines(place))

@@ -18,9 +18,8 @@ if TYPE_CHECKING:  # What is slow to import is imported where it is used.
     from rich.console import Console
 
     from maskrcnn_jax.images.inputs import Ids
-    from maskrcnn_jax.outputs.folder import Outputs
     from maskrcnn_jax.prediction.jobs import Worker
-    from maskrcnn_jax.prediction.journal import Job, Journal
+    from maskrcnn_jax.prediction.journal import Job
 
 FORMATS = ("coco", "labels", "geojson", "csv", "overlay")
 
@@ -119,7 +118,7 @@ def run(arguments: argparse.Namespace) -> int:
         "image": {name: getattr(arguments, name) for name in ("channel", "plane", "series")},
     }
     journal = Journal(arguments.out / "unfinished", options)
-    before = _begin(journal, outputs, jobs, overwrite=arguments.overwrite)
+    before = journal.begin(outputs, jobs, overwrite=arguments.overwrite)
     limits = {"most": config.detection.max_detections, "min_score": min_score}
     worker = Worker(predict, outputs, journal, **limits, tile=arguments.tile, choice=choice)
     done = _do_all(jobs, before, faults, worker)
@@ -149,20 +148,6 @@ def _jobs(images: Sequence[Path], ids: Ids | None) -> list[Job]:
 
     names, numbers, file_names = unique_names(images), _image_ids(images, ids), _file_names(images)
     return [Job(*fields) for fields in zip(images, names, numbers, file_names, strict=True)]
-
-
-def _begin(journal: Journal, outputs: Outputs, jobs: Sequence[Job], *, overwrite: bool) -> dict[str, int]:
-    """Makes sure that all can be written; the number of objects of each image that is done already."""
-    journal.discard_other(allowed=overwrite)
-    before = {}
-    for job in jobs:
-        objects = journal.objects(job)
-        if objects is not None and all(path.exists() for path in outputs.files(job.name).values()):
-            before[job.name] = objects
-    rest = [job.name for job in jobs if job.name not in before]
-    outputs.check(rest, [job.image for job in jobs], own=journal.names, overwrite=overwrite)
-    journal.start(job.name for job in jobs)
-    return before
 
 
 def _do_all(

@@ -93,7 +93,7 @@ class Augmented:
         zoom: float = 1.0,
         shapes: Sequence[Size] | None = None,
     ) -> Callable[[], list[Result]]:
-        """As `Predictor.start`: all views go to the device at once, and stay there until they are taken."""
+        """As `Predictor.start`, but each view is fetched as it ends, before the next one starts."""
         seen = []
         for view in self.views:
             shown = [_show(image, view) for image in images]

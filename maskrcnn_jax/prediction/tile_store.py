@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import zipfile
 from collections.abc import Mapping
@@ -12,9 +11,10 @@ from typing import Any
 import numpy as np
 
 from maskrcnn_jax.errors import UserError
-from maskrcnn_jax.files import atomic, write_json
+from maskrcnn_jax.files import as_json, atomic, write_json
 from maskrcnn_jax.masks.crops import Crops
 from maskrcnn_jax.masks.result import Result
+from maskrcnn_jax.prediction.identity import differences, read
 
 _MANIFEST = "tiles.json"
 # What a file that a full disk or a lost power left behind makes NumPy raise.
@@ -36,9 +36,13 @@ class TileStore:
         """
         self._folder = Path(folder)
         manifest = self._folder / _MANIFEST
-        identity = json.loads(json.dumps(identity))
+        identity = as_json(identity)
         if manifest.exists():
-            self._require_same(json.loads(manifest.read_text(encoding="utf-8")), identity)
+            changes = differences(read(manifest), identity, "there")
+            if changes:
+                raise UserError(
+                    f"{folder} holds tiles of another prediction; name another folder or delete it:{changes}"
+                )
         elif self._folder.exists() and any(self._folder.iterdir()):
             raise UserError(f"{folder} holds other files than tiles: name an empty or a new folder")
         else:
@@ -70,16 +74,6 @@ class TileStore:
         path = self._folder / f"tile_{number:06d}.npz"
         with atomic(path) as temporary, temporary.open("wb") as file:
             np.savez(file, **fields)
-
-    def _require_same(self, found: Any, wanted: Mapping[str, Any]) -> None:
-        found = found if isinstance(found, dict) else {}
-        names = [name for name in wanted if found.get(name) != wanted[name]]
-        if names:
-            differences = (f"\n  {name}: {found.get(name)} there, {wanted[name]} now" for name in names)
-            raise UserError(
-                f"{self._folder} holds tiles of another prediction; name another folder or delete it:"
-                + "".join(differences)
-            )
 
 
 def _result_of(fields: dict[str, np.ndarray]) -> Result | None:

@@ -1,7 +1,6 @@
 """Orbax checkpoints of the training state, with the config that they belong to beside them."""
 
 import contextlib
-import json
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,8 +10,9 @@ import jax
 import orbax.checkpoint as ocp
 
 from maskrcnn_jax.config import MaskRCNNConfig
+from maskrcnn_jax.documents import DocumentError, read_json
 from maskrcnn_jax.errors import UserError
-from maskrcnn_jax.files import write_json
+from maskrcnn_jax.files import as_json, write_json
 from maskrcnn_jax.training.state import TrainState
 
 _FREE = ("detection", "test_resize", "remat")
@@ -88,7 +88,7 @@ class Checkpoints:
 
         The state may be donated at once: Orbax holds on to its buffers, which makes XLA copy them.
         """
-        step = int(state.step)
+        step = state.done
         if self.latest_step != step:
             self._manager.save(step, args=ocp.args.StandardSave(state))
 
@@ -126,8 +126,7 @@ def require_same_model(saved: dict[str, Any], now: dict[str, Any], source: Path)
     Raises:
       CheckpointError: lists the other fields of `saved`, which is `source`'s, that differ `now`.
     """
-    # By way of JSON, so that tuples and lists are the same.
-    models = (json.loads(json.dumps(model)) for model in (MaskRCNNConfig.from_dict(saved).to_dict(), now))
+    models = (as_json(model) for model in (MaskRCNNConfig.from_dict(saved).to_dict(), now))
     pairs = _differences(*({k: v for k, v in model.items() if k not in _FREE} for model in models))
     differing = [f"model.{field}: {old} there, {new} in this config" for field, old, new in pairs]
     if differing:
@@ -175,10 +174,10 @@ def _require_same_state(saved: Any, state: TrainState, where: str, path: Path, c
     if there == here:
         return
     try:
-        before = json.loads(path.read_text(encoding="utf-8")).get("optimizer", {})
-    except (OSError, ValueError, AttributeError):
+        before = read_json(path).get("optimizer", {})
+    except (DocumentError, AttributeError):
         before = {}
-    now = json.loads(json.dumps(config.get("optimizer", {})))
+    now = as_json(config.get("optimizer", {}))
     fields = [f"optimizer.{name}: {a} there, {b} in this config" for name, a, b in _differences(before, now)]
     states = [f"{name}: only there" for name in sorted(there.keys() - here.keys())]
     states += [f"{name}: only in this config's" for name in sorted(here.keys() - there.keys())]
@@ -205,8 +204,8 @@ def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
 def _saved_model(workdir: Path) -> dict[str, Any]:
     path = workdir / "config.json"
     try:
-        return json.loads(path.read_text(encoding="utf-8"))["model"]
-    except (OSError, ValueError, LookupError, TypeError) as error:
+        return read_json(path)["model"]
+    except (DocumentError, LookupError, TypeError) as error:
         raise CheckpointError(
             f"{path}, which says what model the checkpoints are of, is missing or damaged ({error}): "
             "restore it, or use another --workdir"

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import tensorflow as tf
 
+from maskrcnn_jax.documents import DocumentError, parse_json
 from maskrcnn_jax.files import atomic
 
 
@@ -46,9 +47,9 @@ def _keep_until(path: Path, step: int) -> None:
     kept = []
     for line in path.read_text(encoding="utf-8").splitlines():
         try:
-            if json.loads(line)["step"] <= step:
+            if parse_json(line, path)["step"] <= step:
                 kept.append(line + "\n")
-        except ValueError:
+        except (DocumentError, LookupError, TypeError):
             continue
     with atomic(path) as temporary:
         temporary.write_text("".join(kept), encoding="utf-8")

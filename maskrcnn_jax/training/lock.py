@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from io import TextIOWrapper
 from pathlib import Path
 
+from maskrcnn_jax.documents import DocumentError, read_json
 from maskrcnn_jax.errors import UserError
 
 _NO_LOCKS = {
@@ -18,6 +19,9 @@ _NO_LOCKS = {
     errno.ENOSYS,
     errno.EOPNOTSUPP,
 }  # of a file system that has none
+
+
+_MOST_BYTES = 10_000
 
 
 class RunLocked(UserError):
@@ -54,11 +58,11 @@ def _acquire(file: TextIOWrapper, path: Path) -> None:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise RunLocked(_message(_holder(file), path)) from None
+        raise RunLocked(_message(_holder(path), path)) from None
     except OSError as error:
         if error.errno not in _NO_LOCKS:
             raise
-        holder = _holder(file)
+        holder = _holder(path)
         if holder and not _is_gone(holder):
             remedy = f" If that run is dead, delete {path}: the file system has no locks that would tell."
             raise RunLocked(_message(holder, path) + remedy) from None
@@ -71,11 +75,10 @@ def _message(holder: dict, path: Path) -> str:
     return f"{path.parent} is in use by another run: {who}. Wait for it, stop it, or use another --workdir."
 
 
-def _holder(file: TextIOWrapper) -> dict:
-    file.seek(0)
+def _holder(path: Path) -> dict:
     try:
-        found = json.loads(file.read(10_000))
-    except ValueError:
+        found = read_json(path, most_bytes=_MOST_BYTES)
+    except DocumentError:
         return {}
     return found if isinstance(found, dict) else {}
 

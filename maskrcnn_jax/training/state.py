@@ -11,3 +11,8 @@ class TrainState(NamedTuple):
     step: jax.Array
     params: Any
     opt_state: Any
+
+    @property
+    def done(self) -> int:
+        """`step` as a number of Python's; waits for it."""
+        return int(jax.device_get(self.step))

@@ -45,4 +45,4 @@ def load_trained(config: ConfigDict | Experiment, folder: Path) -> tuple[MaskRCN
 
     state = load_latest(folder.parent, jax.eval_shape(fresh), config.to_dict())
     params = averaged_params(state.params, state.opt_state)
-    return model_config, jax.device_get(params), f"step {int(state.step)} of {folder.parent}"
+    return model_config, jax.device_get(params), f"step {state.done} of {folder.parent}"

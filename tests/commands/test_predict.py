@@ -462,7 +462,7 @@ class TestFullDisk:
     def test_while_the_journal_is_written(self, model, images, run, tmp_path, monkeypatch, capsys):
         images("a.png")
         with monkeypatch.context() as patch:
-            patch.setattr(journal, "write_coco_results", lambda *_: stop())
+            patch.setattr(journal, "write_json_lines", lambda *_: stop())
             assert run(images.folder) == 1 and files(tmp_path / "out") == []
         assert run(images.folder) == 0
         check_consistency(tmp_path / "out", "a", whole=True)
