@@ -386,3 +386,17 @@ def test_the_mask_branch_sees_more_than_its_box(images):
 def test_a_c4_head_has_no_margin():
     with pytest.raises(ValueError, match=r"roi.mask_margin is 0.1: it must be 0 for a C4 model"):
         dataclasses.replace(C4, roi=dataclasses.replace(C4.roi, mask_margin=0.1))
+
+
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+def test_a_gpus_gradient_scatters_into_nothing_but_the_drawn_anchors(config, batch):
+    """A scatter adds in no fixed order; of the drawn anchors' logits and deltas no two have one place."""
+
+    def total(params, batch, key):
+        return sum(MaskRCNN(config).apply({"params": params}, batch, key, method="losses").values())
+
+    def scatters(function):
+        traced = jax.jit(function).trace(param_shapes(config), batch, jax.random.key(0))
+        return traced.lower(lowering_platforms=("cuda",)).as_text().count('"stablehlo.scatter"')
+
+    assert scatters(jax.grad(total)) - scatters(total) == 2
