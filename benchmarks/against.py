@@ -137,9 +137,11 @@ def child(task: str, options: dict) -> None:
 
 def _either(*names: str) -> object:
     """The first of these names that the tree has: modules have moved."""
+    package = Path(os.environ["PYTHONPATH"], "maskrcnn_jax")
     for name in names:
         module, _, attribute = name.rpartition(".")
-        with contextlib.suppress(ImportError):
+        # An installed package must not lend a tree what it lacks.
+        if package.joinpath(*module.split(".")).with_suffix(".py").exists():
             return getattr(import_module(f"maskrcnn_jax.{module}"), attribute)
     raise ImportError(f"none of {names}")
 
