@@ -1,4 +1,4 @@
-"""Compares the model with what Detectron2 computed, stage by stage and end to end, and writes the table.
+"""Compares the model with what Detectron2 computed, and writes its section of the table.
 
 python benchmarks/parity.py --goldens DIR [--out docs/parity.md]
 
@@ -6,14 +6,12 @@ python benchmarks/parity.py --goldens DIR [--out docs/parity.md]
 """
 
 import argparse
-import platform
 import re
 import sys
-from importlib.metadata import version
 from pathlib import Path
 
-import jax
 from parity_detections import measure_detections
+from parity_document import here, replace_section, table
 from parity_goldens import Row, find_models, load
 from parity_stages import measure_stages
 from parity_targets import measure_targets
@@ -23,7 +21,7 @@ from parity_training import measure_training
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--goldens", type=Path, required=True, help="the folder of what Detectron2 computed")
-    parser.add_argument("--out", type=Path, help="a Markdown file for the table")
+    parser.add_argument("--out", type=Path, help="a Markdown file for the section")
     arguments = parser.parse_args()
     rows = []
     for name in find_models(arguments.goldens):
@@ -33,9 +31,9 @@ def main() -> int:
     if not rows:
         parser.error(f"{arguments.goldens} holds no *_config.yaml")
     readme = (arguments.goldens / "README.md").read_text()
-    text = _document(rows, _peer(readme))
+    text = _section(rows, _peer(readme))
     if arguments.out is not None:
-        arguments.out.write_text(text)
+        replace_section(arguments.out, "Detectron2", text)
     print(text)
     return 0 if all(row.ok for row in rows) else 1
 
@@ -46,30 +44,18 @@ def _peer(readme: str) -> str:
     return found[0].strip() if found else ""
 
 
-def _document(rows: list[Row], peer: str) -> str:
-    packages = ", ".join(f"{name} {version(name)}" for name in ("jax", "flax", "numpy", "pillow"))
-    over = sum(not row.ok for row in rows)
-    head = f"""# Parity with Detectron2
-
-Small random models that Detectron2 built, and what it computed with them, against this package.
+def _section(rows: list[Row], peer: str) -> str:
+    return f"""Small random models that Detectron2 built, and what it computed with them, against ours.
 Stages are fed with Detectron2's own input and must agree within ten times what Detectron2's float32
 differs from float64. End to end starts from the image; boxes are compared as sets.
 
     python benchmarks/parity.py --goldens DIR --out docs/parity.md
 
-Here: Python {platform.python_version()}, {packages}, on {jax.default_backend().upper()}.
+{here()}
 Detectron2: {peer}
 
-{len(rows)} comparisons, {over or "none"} beyond what is allowed.
-
-| model | what | difference | allowed | |
-|---|---|---|---|---|
+{table(rows)}
 """
-    lines = [
-        f"| {r.model} | {r.what} | {r.difference:.2g} | {r.allowed:.2g} | {'' if r.ok else '**over**'} |"
-        for r in rows
-    ]
-    return head + "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":

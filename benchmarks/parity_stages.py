@@ -9,7 +9,7 @@ from parity_goldens import Golden, Row, as_batch, extents, largest, level_names
 
 from maskrcnn_jax.models import rpn
 from maskrcnn_jax.models.fpn import assign_levels
-from maskrcnn_jax.models.heads import BoxPredictor, Features, FullyConnected, MaskHead
+from maskrcnn_jax.models.heads import BoxHead, BoxPredictor, Features, MaskHead
 from maskrcnn_jax.models.heads import pool as pool_boxes
 from maskrcnn_jax.models.mask_rcnn import MaskRCNN, normalize
 from maskrcnn_jax.models.resnet import Stage
@@ -118,7 +118,7 @@ def _fpn_stages(config, heads, features, inputs, module):
         return pool_boxes(finest, boxes[None], strides, bins, sampling, level=level)
 
     def box_head(pooled):
-        return module(FullyConnected(roi.fc_channels), "box_head", pooled)
+        return module(BoxHead(roi), "box_head", pooled)
 
     probes = inputs["probe_boxes"]
     mask_sampling = roi.sampling if roi.mask_sampling is None else roi.mask_sampling

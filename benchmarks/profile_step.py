@@ -97,7 +97,9 @@ class Stages:
             return self.apply(lambda m, f: m.rpn(*f), params, Features(levels, features.extents))
 
         logits, deltas = profile.stage("RPN head", head, self.params, features.levels, gradient=training)
-        anchors, valid = self.model.apply({"params": self.params}, features, method="_anchors")
+        shapes = [level.shape[1:3] for level in features.levels]
+        anchors = rpn.make_anchors(self.config.rpn, shapes, self.config.levels)
+        valid = jax.vmap(lambda e: rpn.valid_anchors(self.config.rpn, shapes, e))(features.extents)
 
         def choose(logits, deltas):
             def one(logits, deltas, valid, size):

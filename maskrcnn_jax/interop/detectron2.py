@@ -6,13 +6,13 @@ import pickle
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PRNGKeyArray
 
 from maskrcnn_jax.config import BackboneConfig, MaskRCNNConfig
 from maskrcnn_jax.interop import names
 from maskrcnn_jax.interop.backbone_init import Report, initialize, initialize_layers
+from maskrcnn_jax.interop.checkpoints import read_tensors
 from maskrcnn_jax.interop.detectron2_config import read_config
 from maskrcnn_jax.interop.detectron2_yaml import Detectron2Error
 from maskrcnn_jax.interop.trees import (
@@ -26,7 +26,6 @@ from maskrcnn_jax.interop.trees import (
     shapes,
 )
 from maskrcnn_jax.models.mask_rcnn import init_params
-from maskrcnn_jax.unpickling import load_tensors
 
 # What only a whole model has.
 _HEADS = ("proposal_generator.", "roi_heads.", "backbone.fpn_")
@@ -124,20 +123,7 @@ def save(path: str | os.PathLike, config: MaskRCNNConfig, params: Tree) -> None:
 
 def _read(path: str | os.PathLike) -> Flat:
     """The tensors of a file that have a place in a model, as finite float32."""
-    tensors = load_tensors(path)
-    if all(name.startswith("module.") for name in tensors):  # torch's DistributedDataParallel
-        tensors = {name.removeprefix("module."): array for name, array in tensors.items()}
-    tensors = {name: array for name, array in tensors.items() if not names.is_ignored(name)}
-    other = [
-        f"{name}: {array.dtype}, no floating-point numbers"
-        for name, array in tensors.items()
-        if not jnp.issubdtype(array.dtype, jnp.floating)
-    ]
-    _raise(f"{path} cannot be used", other)
-    with np.errstate(over="ignore"):  # Float64 beyond float32 becomes infinite, and is named below.
-        tensors = {name: array.astype(np.float32) for name, array in tensors.items()}
-    _raise(f"{path} cannot be used", non_finite(tensors))
-    return tensors
+    return read_tensors(path, names.is_ignored, Detectron2Error)
 
 
 def _is_model(tensors: Flat) -> bool:
@@ -167,13 +153,14 @@ def _require_body(report: Report, weights: str | os.PathLike) -> None:
 def _foreign(config: MaskRCNNConfig) -> list[str]:
     """What in a config Detectron2's Mask R-CNN cannot be."""
     backbone, standard = config.backbone, BackboneConfig()
+    strides = (1, 2, 2, 2 if backbone.res5_dilation == 1 else 1)
     wants = [
-        ("backbone.stage_strides", backbone.stage_strides, standard.stage_strides),
+        ("backbone.stage_strides", backbone.stage_strides, strides),
         ("backbone.stem_pool", backbone.stem_pool, True),
         ("roi.norm", config.roi.norm, backbone.norm),
         ("roi.mask_deconvs", config.roi.mask_deconvs, 1),
     ]
-    if config.fpn is None:
+    if config.has_residual_head:
         wants.append(("backbone.last_stage", backbone.last_stage, standard.last_stage))
         wants.append(("backbone.depth", max(backbone.depth, 50), backbone.depth))
     return [f"{name} is {found}; Detectron2 has {wanted}" for name, found, wanted in wants if found != wanted]

@@ -16,11 +16,11 @@ _LAYERS = [
     (r"backbone/stem/conv1", r"{body}stem.conv1"),
     (r"backbone/(res\d)/block(\d+)/(conv\d|shortcut)", r"{body}\1.\2.\3"),
     (r"neck/(lateral|output)(\d)", r"backbone.fpn_\1\2"),
-    (r"rpn/conv", r"proposal_generator.rpn_head.conv"),
     (r"rpn/objectness", r"proposal_generator.rpn_head.objectness_logits"),
     (r"rpn/deltas", r"proposal_generator.rpn_head.anchor_deltas"),
     (r"roi_heads/(res\d)/block(\d+)/(conv\d|shortcut)", r"roi_heads.\1.\2.\3"),
     (r"roi_heads/(box_head|box_predictor|mask_head)/(\w+)", r"roi_heads.\1.\2"),
+    (r"roi_heads/(box_head|box_predictor)/(\d)/(\w+)", r"roi_heads.\1.\2.\3"),  # of a cascade
 ]
 _LEAVES = {
     "kernel": "weight",
@@ -59,6 +59,11 @@ def detectron2_name(path: str, config: MaskRCNNConfig) -> str:
     norm = ".norm" if layers[-1] == "norm" else ""
     layer = "/".join(layers).removesuffix("/norm")
     body = "backbone." if config.fpn is None else "backbone.bottom_up."
+    if match := re.fullmatch(r"rpn/conv(\d*)", layer):
+        place = f".conv{int(match[1] or 1) - 1}" if config.rpn.convs > 1 else ""
+        return f"proposal_generator.rpn_head.conv{place}.{_LEAVES[leaf]}"
+    if config.roi.cascade_ious:
+        layer = re.sub(r"^(roi_heads/box_(?:head|predictor))(\d*)", _cascade_place, layer)
     for pattern, name in _LAYERS:
         if match := re.fullmatch(pattern, layer):
             return f"{match.expand(name.format(body=body))}{norm}.{_LEAVES[leaf]}"
@@ -105,6 +110,11 @@ def to_here(path: str, array: np.ndarray, config: MaskRCNNConfig) -> np.ndarray:
     return np.ascontiguousarray(array)
 
 
+def _cascade_place(match: re.Match) -> str:
+    """`box_head/0`, `box_head/1`, ... of `box_head`, `box_head2`, ..."""
+    return f"{match[1]}/{int(match[2] or 1) - 1}"
+
+
 def _axes(path: str, rank: int) -> tuple[int, ...]:
     """Our axis for each of Detectron2's; torch keeps a transposed convolution as I O H W."""
     if not path.endswith("/kernel"):
@@ -115,7 +125,7 @@ def _axes(path: str, rank: int) -> tuple[int, ...]:
 
 
 def _is_first_dense(path: str) -> bool:
-    return path == "roi_heads/box_head/fc1/kernel"
+    return re.fullmatch(r"roi_heads/box_head\d*/fc1/kernel", path) is not None
 
 
 def _pooled(rows: int, config: MaskRCNNConfig) -> tuple[int, int, int]:

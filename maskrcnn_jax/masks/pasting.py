@@ -12,7 +12,13 @@ _CHUNK = 1 << 12  # rows of pixels that are interpolated at once, which fit into
 Runs = Int[np.ndarray, "4 runs"]
 
 
-def paste(masks: Float[np.ndarray, "D M M"], boxes: Float[np.ndarray, "D 4"], size: tuple[int, int]) -> Crops:
+def paste(
+    masks: Float[np.ndarray, "D M M"],
+    boxes: Float[np.ndarray, "D 4"],
+    size: tuple[int, int],
+    *,
+    whole_pixels: bool = False,
+) -> Crops:
     """The bitmasks that Detectron2's `paste_masks_in_image` gives at threshold 0.5.
 
     A mask is stretched over its box and sampled bilinearly at the pixels' centres, zero outside the
@@ -23,8 +29,13 @@ def paste(masks: Float[np.ndarray, "D M M"], boxes: Float[np.ndarray, "D 4"], si
       masks: probabilities.
       boxes: XYXY pixels of the image. A box without area, or outside the image, gives an empty mask.
       size: height and width of the image.
+      whole_pixels: torchvision's `paste_masks_in_image` in its place. A cell of zeros is put around the mask,
+        and the box, grown by as much, cut down to whole pixels, of which the last is part of it.
     """
     masks, boxes = np.asarray(masks, np.float32), np.asarray(boxes, np.float32)
+    if whole_pixels:
+        boxes = _whole_frames(boxes, masks.shape[2])
+        masks = np.pad(masks, ((0, 0), (1, 1), (1, 1)))
     cells = np.pad(masks, ((0, 0), (1, 1), (1, 1)))
     first, end = _rows(boxes, size[0])
     ends = np.cumsum(end - first)
@@ -34,6 +45,13 @@ def paste(masks: Float[np.ndarray, "D M M"], boxes: Float[np.ndarray, "D 4"], si
         owner = np.searchsorted(ends, place, side="right")
         runs.append(_runs(cells, boxes, owner, place - ends[owner] + end[owner], size[1]))
     return crops_of_runs(*np.concatenate(runs, axis=1), len(boxes))
+
+
+def _whole_frames(boxes: Float[np.ndarray, "D 4"], cells: int) -> Float[np.ndarray, "D 4"]:
+    """Boxes with a cell more at each side, from whole pixels to whole pixels, in torchvision's order."""
+    half = (boxes[:, 2:] - boxes[:, :2]) * 0.5 * ((cells + 2) / cells)
+    centre = (boxes[:, 2:] + boxes[:, :2]) * 0.5
+    return np.concatenate([np.trunc(centre - half), np.trunc(centre + half) + 1], axis=1)
 
 
 def _rows(boxes: Float[np.ndarray, "D 4"], height: int) -> tuple[Int[np.ndarray, "D"], Int[np.ndarray, "D"]]:

@@ -24,27 +24,45 @@ Grid = Sequence[Sequence[Array]]
 
 
 def convolve(
-    x: Float[Array, "B H W C"], kernel: Float[Array, "k k C D"], stride: int = 1
+    x: Float[Array, "B H W C"],
+    kernel: Float[Array, "k k c D"],
+    stride: int = 1,
+    *,
+    dilation: int = 1,
+    groups: int = 1,
 ) -> Float[Array, "B h w D"]:
     """Cross-correlates images with a kernel of odd side, zeros around them: h = ceil(H / stride).
 
-    `x` and `kernel` have one type, which is the result's. Both forms agree to the rounding of float32.
+    With `groups`, output g of as many equal parts reads only part g of the C = groups * c inputs; between the
+    taps of the kernel lie `dilation` - 1 cells. `x` and `kernel` have one type, which is the result's. Both
+    forms agree to the rounding of float32.
     """
     large = (
         min(kernel.shape[2:]) >= _FEWEST_CHANNELS and x.size // x.shape[-1] * kernel.size >= _LEAST_PRODUCTS
     )
-    if kernel.shape[0] == 3 and stride == 1 and x.dtype == jnp.float32 and large:
+    plain = kernel.shape[0] == 3 and (stride, dilation, groups) == (1, 1, 1)
+    if plain and x.dtype == jnp.float32 and large:
         return _by_platform(x, kernel)
-    return direct(x, kernel, stride)
+    return direct(x, kernel, stride, dilation, groups)
 
 
 def direct(
-    x: Float[Array, "B H W C"], kernel: Float[Array, "k k C D"], stride: int = 1
+    x: Float[Array, "B H W C"],
+    kernel: Float[Array, "k k c D"],
+    stride: int = 1,
+    dilation: int = 1,
+    groups: int = 1,
 ) -> Float[Array, "B h w D"]:
     """The compiler's convolution."""
-    reach, layout = kernel.shape[0] // 2, ("NHWC", "HWIO", "NHWC")
+    reach = kernel.shape[0] // 2 * dilation
     return jax.lax.conv_general_dilated(
-        x, kernel, (stride, stride), [(reach, reach)] * 2, dimension_numbers=layout
+        x,
+        kernel,
+        (stride, stride),
+        [(reach, reach)] * 2,
+        rhs_dilation=(dilation, dilation),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=groups,
     )
 
 

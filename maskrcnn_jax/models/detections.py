@@ -20,12 +20,13 @@ def select_detections(
     proposals: Proposals,
     size: Int[Array, "2"],
 ) -> tuple[Float[Array, "D 4"], Float[Array, "D"], Int[Array, "D"], Bool[Array, "D"]]:
-    """Boxes, scores, classes and validity of one image: softmax, threshold, NMS by class, the best D."""
+    """Boxes, scores, classes and validity of one image: softmax, thresholds, NMS by class, the best D."""
     classes = logits.shape[1] - 1
     scores = jax.nn.softmax(logits)[:, :classes].reshape(-1)
     boxes = clip(decode(deltas, proposals.boxes[:, None], box_weights), size)
     boxes = jnp.broadcast_to(boxes, (boxes.shape[0], classes, 4)).reshape(-1, 4)
     usable = jnp.repeat(proposals.valid, classes) & (scores > config.score_threshold)
+    usable &= jnp.all(boxes[:, 2:] - boxes[:, :2] >= config.min_size, axis=1)
     order = jnp.argsort(jnp.where(usable, scores, -1.0), descending=True)
     labels = (order % classes).astype(jnp.int32)
     kept = nms(

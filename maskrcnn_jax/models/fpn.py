@@ -32,11 +32,12 @@ class FPN(nn.Module):
         first, last = self.config.first_stage, max(stages)
 
         def conv(name, kernel):
-            return Conv(self.config.channels, kernel, dtype=self.dtype, kernel_init=xavier_fill, name=name)
+            options = {"norm": self.config.norm, "dtype": self.dtype, "kernel_init": xavier_fill}
+            return Conv(self.config.channels, kernel, **options, name=name)
 
         levels, above = [], None
         for stage in range(last, first - 1, -1):
-            merged = conv(f"lateral{stage}", 1)(stages[stage])
+            merged = conv(f"lateral{stage}", 1)(stages[stage], extents[stage - first])
             if above is not None:
                 merged = merged + above.repeat(2, axis=1).repeat(2, axis=2)
                 if self.config.fuse == "avg":
@@ -48,7 +49,9 @@ class FPN(nn.Module):
         return levels
 
 
-def assign_levels(boxes: Float[Array, "*R 4"], strides: Sequence[int]) -> Int[Array, "*R"]:
+def assign_levels(
+    boxes: Float[Array, "*R 4"], strides: Sequence[int], slack: float = 0.0
+) -> Int[Array, "*R"]:
     """The level that each RoI is pooled from, by its size (Lin et al. 2017, eq. 1).
 
     A box of 224² pixels belongs to the level of stride 16, one of half that side a level below.
@@ -56,19 +59,24 @@ def assign_levels(boxes: Float[Array, "*R 4"], strides: Sequence[int]) -> Int[Ar
     Args:
       boxes: XYXY corners in pixels; empty ones get the finest level.
       strides: of the levels, finest first, each twice the one before.
+      slack: in levels; by so much a box may be smaller (torchvision has 1e-6).
     """
     size = area(boxes)
-    above = [(size >= _smallest_area(stride)).astype(jnp.int32) for stride in strides[1:]]
+    above = [(size >= _smallest_area(stride, slack)).astype(jnp.int32) for stride in strides[1:]]
     return sum(above, jnp.zeros(size.shape, jnp.int32))
 
 
-def _smallest_area(stride: int) -> np.float32:
+def _smallest_area(stride: int, slack: float) -> np.float32:
     """The smallest area that belongs to a level, in square pixels.
 
     Detectron2 takes the floor of 4 + log2(sqrt(area) / 224 + 1e-8) in float32, where areas a few units in
     the last place below the boundary round up to it. Found here, so that no compiler's logarithm decides.
     """
-    found = np.float32((224 * stride / 16) ** 2)
-    while 4 + np.log2(np.sqrt(below := np.nextafter(found, np.float32(0))) / 224 + 1e-8) >= math.log2(stride):
+
+    def reaches(area: np.float32) -> bool:
+        return 4 + np.log2(np.sqrt(area) / 224 + 1e-8) + slack >= math.log2(stride)
+
+    found = np.float32((224 * stride / 16) ** 2 * 4 ** min(0, 1e-5 - slack))
+    while reaches(below := np.nextafter(found, np.float32(0))):
         found = below
     return found

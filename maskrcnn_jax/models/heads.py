@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
-from maskrcnn_jax.config import MaskRCNNConfig
+from maskrcnn_jax.config import MaskRCNNConfig, RoIConfig
 from maskrcnn_jax.models.fpn import assign_levels
 from maskrcnn_jax.models.layers import Conv, Deconv, Dense, normal_fill, relu
 from maskrcnn_jax.models.resnet import Stage
@@ -50,7 +50,7 @@ class MaskHead(nn.Module):
     def __call__(self, x: Float[Array, "R m m C"]) -> Float[Array, "R M M K"]:
         roi, dtype = self.config.roi, jnp.dtype(self.config.dtype)
         for i in range(1, roi.mask_convs + 1):
-            x = relu(Conv(roi.mask_channels, 3, dtype=dtype, name=f"mask_fcn{i}")(x))
+            x = relu(Conv(roi.mask_channels, 3, norm=roi.mask_norm, dtype=dtype, name=f"mask_fcn{i}")(x))
         for i in range(1, roi.mask_deconvs + 1):
             x = relu(Deconv(roi.mask_channels, dtype, name="deconv" if i == 1 else f"deconv{i}")(x))
         masks = 1 if roi.class_agnostic_masks else self.config.num_classes
@@ -80,7 +80,8 @@ class C4Heads(nn.Module):
     def shared(self, features: Features, boxes: Float[Array, "B R 4"]) -> Float[Array, "B*R m m C"]:
         """RoIAlign and the residual stage: what both branches read."""
         roi = self.config.roi
-        pooled = pool(features, boxes, self.config.levels, roi.bins, roi.sampling, step=self._step)
+        options = {"step": self._step, "aligned": roi.aligned}
+        pooled = pool(features, boxes, self.config.levels, roi.bins, roi.sampling, **options)
         return getattr(self, self._name)(pooled)
 
     def boxes(self, features: Features, boxes: Float[Array, "B R 4"]):
@@ -99,28 +100,42 @@ class C4Heads(nn.Module):
 
 
 class FPNHeads(nn.Module):
-    """Two fully connected layers for boxes, four convolutions for masks (He et al. 2017, fig. 4 right)."""
+    """Fully connected layers for boxes, convolutions for masks (He et al. 2017, fig. 4 right).
+
+    Each RoI is read from one level of a pyramid, or from the only one that there is.
+    """
 
     config: MaskRCNNConfig
 
     def setup(self):
         dtype = jnp.dtype(self.config.dtype)
-        self.box_head = FullyConnected(self.config.roi.fc_channels, dtype)
+        self.box_head = BoxHead(self.config.roi, dtype)
         self.box_predictor = BoxPredictor(self.config)
         self.mask_head = MaskHead(self.config)
+        for number in range(2, len(self.config.roi.cascade_ious) + 2):
+            setattr(self, f"box_head{number}", BoxHead(self.config.roi, dtype))
+            setattr(self, f"box_predictor{number}", BoxPredictor(self.config))
 
     def _pool(self, features, boxes, bins, sampling):
-        fpn, last = self.config.fpn, self.config.backbone.last_stage
-        count = last - fpn.first_stage + 1
+        fpn, roi = self.config.fpn, self.config.roi
+        count = len(self.config.levels) - (fpn.extra_levels if fpn else 0)
         strides = self.config.levels[:count]
-        level = assign_levels(boxes, strides)
+        level = assign_levels(boxes, strides, roi.level_slack)
         finest = Features(features.levels[:count], features.extents[:count])
-        return pool(finest, boxes, strides, bins, sampling, level=level)
+        return pool(finest, boxes, strides, bins, sampling, level=level, aligned=roi.aligned)
 
-    def boxes(self, features: Features, boxes: Float[Array, "B R 4"]):
-        """Class logits (B*R, K+1), deltas (B*R, K, 4), and None: nothing is shared with `masks`."""
+    def boxes(self, features: Features, boxes: Float[Array, "B R 4"], stage: int = 0):
+        """Class logits (B*R, K+1), deltas (B*R, K, 4), and None: nothing is shared with `masks`.
+
+        `stage` is the box head of a cascade, 0 the first. Together its heads pull at the features as one.
+        """
         pooled = self._pool(features, boxes, self.config.roi.bins, self.config.roi.sampling)
-        return *self.box_predictor(self.box_head(pooled)), None
+        if further := len(self.config.roi.cascade_ious):
+            still = jax.lax.stop_gradient(pooled)
+            pooled = still + (pooled - still) / (further + 1)
+        number = "" if stage == 0 else str(stage + 1)
+        head, predictor = (getattr(self, f"{name}{number}") for name in ("box_head", "box_predictor"))
+        return *predictor(head(pooled)), None
 
     def masks(
         self, features: Features, boxes: Float[Array, "B R 4"], shared: None = None
@@ -131,16 +146,20 @@ class FPNHeads(nn.Module):
         return self.mask_head(self._pool(features, boxes, roi.mask_bins, sampling))
 
 
-class FullyConnected(nn.Module):
-    """Fully connected layers with ReLU over each RoI's flattened features."""
+class BoxHead(nn.Module):
+    """3x3 convolutions, then fully connected layers over each RoI's flattened features, all with ReLU."""
 
-    channels: tuple[int, ...]
+    config: RoIConfig
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x: Float[Array, "R P P C"]) -> Float[Array, "R c"]:
+        config = self.config
+        for i in range(1, config.box_convs + 1):
+            conv = Conv(config.box_conv_channels, 3, norm=config.box_norm, dtype=self.dtype, name=f"conv{i}")
+            x = relu(conv(x))
         x = x.reshape(x.shape[0], -1)
-        for i, channels in enumerate(self.channels, 1):
+        for i, channels in enumerate(config.fc_channels, 1):
             x = relu(Dense(channels, self.dtype, name=f"fc{i}")(x))
         return x
 
@@ -154,6 +173,7 @@ def pool(
     *,
     step: int = 1,
     level: Int[Array, "B R"] | None = None,
+    aligned: bool = True,
 ) -> Float[Array, "B*R P P C"]:
     """RoIAlign of a whole batch, its RoIs in one list."""
     level = jnp.zeros(boxes.shape[:2], jnp.int32) if level is None else level
@@ -168,6 +188,7 @@ def pool(
             step=step,
             level=level,
             extents=extents,
+            aligned=aligned,
         )
 
     pooled = jax.vmap(one)(features.levels, boxes, level, jnp.stack(features.extents, axis=1))

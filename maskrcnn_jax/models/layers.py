@@ -83,8 +83,9 @@ class Conv(nn.Module):
     """Convolution with optional normalisation; a bias where there is none.
 
     A kernel larger than 1 sees zeros outside `extent`, as it would at the border of an unpadded image:
-    results do not depend on how much padding the canvas has. 1x1 kernels are matrix products, which
-    XLA's CPU backend runs three times as fast as convolutions when their batch is one of RoIs.
+    results do not depend on how much padding the canvas has. `epsilon` is a frozen batch norm's. 1x1 kernels
+    are matrix products, which XLA's CPU backend runs three times as fast as convolutions when their batch is
+    one of RoIs.
     """
 
     channels: int
@@ -93,12 +94,15 @@ class Conv(nn.Module):
     norm: Norm | None = None
     dtype: jnp.dtype = jnp.float32
     kernel_init: Fill = msra_fill
+    dilation: int = 1
+    groups: int = 1
+    epsilon: float = _EPSILON
 
     @nn.compact
     def __call__(
         self, x: Float[Array, "B H W C"], extent: Int[Array, "B 2"] | None = None
     ) -> Float[Array, "B h w c"]:
-        shape = (self.kernel, self.kernel, x.shape[-1], self.channels)
+        shape = (self.kernel, self.kernel, x.shape[-1] // self.groups, self.channels)
         kernel = self.param("kernel", self.kernel_init, shape).astype(self.dtype)
         x = x.astype(self.dtype)
         if self.kernel == 1:
@@ -106,9 +110,9 @@ class Conv(nn.Module):
         else:
             if extent is not None:
                 x = jnp.where(inside(extent, *x.shape[1:3]), x, jnp.zeros((), x.dtype))
-            x = convolve(x, kernel, self.stride)
+            x = convolve(x, kernel, self.stride, dilation=self.dilation, groups=self.groups)
         if self.norm == "frozen_bn":
-            return FrozenBatchNorm(name="norm")(x)
+            return FrozenBatchNorm(self.epsilon, name="norm")(x)
         if self.norm == "group":
             return GroupNorm(name="norm")(x, shrink(extent, self.stride))
         return x + _vector(self.param("bias", nn.initializers.zeros, (self.channels,)), x)
@@ -120,6 +124,8 @@ class FrozenBatchNorm(nn.Module):
     All four vectors are kept, not their product, so that weights leave as they came.
     """
 
+    epsilon: float = _EPSILON
+
     @nn.compact
     def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B H W C"]:
         ones, zeros, shape = nn.initializers.ones, nn.initializers.zeros, x.shape[-1:]
@@ -127,7 +133,7 @@ class FrozenBatchNorm(nn.Module):
             jax.lax.stop_gradient(self.param(name, fill, shape))
             for name, fill in (("scale", ones), ("bias", zeros), ("mean", zeros), ("var", ones))
         )
-        factor = scale * jax.lax.rsqrt(var + _EPSILON)
+        factor = scale * jax.lax.rsqrt(var + self.epsilon)
         return x * _vector(factor, x) + _vector(bias - mean * factor, x)
 
 

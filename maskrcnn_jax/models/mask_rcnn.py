@@ -1,5 +1,6 @@
 """Mask R-CNN: backbone, optional pyramid, RPN and RoI heads, composed into losses and detections."""
 
+import dataclasses
 import functools
 
 import jax
@@ -10,13 +11,13 @@ from flax import traverse_util
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt8
 
 from maskrcnn_jax.config import MaskRCNNConfig
-from maskrcnn_jax.models import detections, roi_training, rpn
+from maskrcnn_jax.models import cascade, detections, roi_training, rpn
 from maskrcnn_jax.models.chunks import map_valid
 from maskrcnn_jax.models.fpn import FPN
 from maskrcnn_jax.models.heads import C4Heads, Features, FPNHeads, select_class
 from maskrcnn_jax.models.layers import Fill, inside
 from maskrcnn_jax.models.resnet import ResNet
-from maskrcnn_jax.ops.boxes import grow
+from maskrcnn_jax.ops.boxes import decode, grow
 from maskrcnn_jax.ops.sampling import Sample
 from maskrcnn_jax.structures import Batch, Detections, Proposals, Term
 
@@ -40,13 +41,13 @@ class MaskRCNN(nn.Module):
         if self.config.fpn is not None:
             self.neck = FPN(self.config.fpn, dtype)
         self.rpn = rpn.RPNHead(self.config.rpn, dtype)
-        self.roi_heads = (C4Heads if self.config.fpn is None else FPNHeads)(self.config)
+        self.roi_heads = (C4Heads if self.config.has_residual_head else FPNHeads)(self.config)
 
     def __call__(self, images: UInt8[Array, "B H W 3"], sizes: Int[Array, "B 2"]):
         """Runs every layer once, on one RoI an image; the parameters are known from it."""
         features = self.features(images, sizes)
         boxes = jnp.zeros((images.shape[0], 1, 4))
-        outputs = self.roi_heads.boxes(features, boxes)
+        outputs = self._run_stages(self.roi_heads.boxes, features, boxes, sizes)
         return self.rpn(*features), outputs, self.roi_heads.masks(features, boxes)
 
     def features(self, images: UInt8[Array, "B H W 3"], sizes: Int[Array, "B 2"]) -> Features:
@@ -68,12 +69,13 @@ class MaskRCNN(nn.Module):
     ) -> tuple[Proposals, Float[Array, "B N"], Float[Array, "B N 4"]]:
         """Proposals of each image, and the RPN's logits and deltas of all anchors."""
         logits, deltas = self.rpn(*features)
-        anchors, valid = self._anchors(features)
+        shapes = [level.shape[1:3] for level in features.levels]
 
-        def one(logits, deltas, valid, size):
+        def one(logits, deltas, extents, size):
+            anchors, valid = self._anchors(shapes, extents)
             return rpn.propose(self.config.rpn, logits, deltas, anchors, valid, size, training=training)
 
-        proposals = jax.vmap(one)(*jax.lax.stop_gradient((logits, deltas)), valid, sizes)
+        proposals = jax.vmap(one)(*jax.lax.stop_gradient((logits, deltas)), features.extents, sizes)
         return proposals, logits, deltas
 
     def losses(
@@ -92,7 +94,7 @@ class MaskRCNN(nn.Module):
 
         Returns:
           `loss_cls`, `loss_box_reg`, `loss_mask`, `loss_rpn_cls`, `loss_rpn_loc`, with Detectron2's
-          normalisers; float32 scalars.
+          normalisers; float32 scalars. Of a cascade also `loss_cls_2`, `loss_box_reg_2` and so on.
         """
         choices = {"anchor_sample": anchor_sample, "proposals": proposals, "roi_sample": roi_sample}
         return {name: term.mean for name, term in self.terms(batch, key, **choices).items()}
@@ -147,16 +149,30 @@ class MaskRCNN(nn.Module):
     def detect_boxes(self, features: Features, proposals: Proposals, sizes: Int[Array, "B 2"]):
         """Boxes (B, D, 4), scores, classes and validity (B, D) of the detections among the proposals."""
         heads, params = self.roi_heads.unbind()
+        last = self.config.roi.stage(len(self.config.roi.cascade_ious))
 
         def predict(boxes):
-            outputs = heads.apply(params, features, boxes, method="boxes")[:2]
-            return tuple(x.reshape(*boxes.shape[:2], *x.shape[1:]) for x in outputs)
+            stages = self._run_stages(
+                functools.partial(heads.apply, params, method="boxes"), features, boxes, sizes
+            )
+            logits, deltas, starts = (x[-1] for x in stages)
+            return cascade.mean_logits(stages[0]) if len(stages[0]) > 1 else logits, deltas, starts
 
-        logits, deltas = map_valid(predict, (proposals.boxes,), _most(proposals.valid), chunk=_CHUNK)
-        one = functools.partial(
-            detections.select_detections, self.config.detection, self.config.roi.box_weights
-        )
-        return jax.vmap(one)(logits, deltas, proposals, sizes)
+        logits, deltas, boxes = map_valid(predict, (proposals.boxes,), _most(proposals.valid), chunk=_CHUNK)
+        one = functools.partial(detections.select_detections, self.config.detection, last.box_weights)
+        return jax.vmap(one)(logits, deltas, proposals._replace(boxes=boxes), sizes)
+
+    def _run_stages(self, run, features, boxes, sizes):
+        """Logits, deltas and starting boxes of each box head, every one from the boxes of the one before."""
+        found = []
+        for number in range(len(self.config.roi.cascade_ious) + 1):
+            if number:
+                refine = functools.partial(cascade.refine, self.config.roi.stage(number - 1))
+                boxes = jax.vmap(refine)(found[-1][1], boxes, sizes)
+            options = {"stage": number} if number else {}
+            outputs = run(features, boxes, **options)[:2]
+            found.append((*(x.reshape(*boxes.shape[:2], *x.shape[1:]) for x in outputs), boxes))
+        return tuple(zip(*found, strict=True))
 
     def detect_masks(
         self,
@@ -179,21 +195,23 @@ class MaskRCNN(nn.Module):
 
         return map_valid(predict, (boxes, classes), _most(valid), chunk=_CHUNK)[0]
 
-    def _anchors(self, features):
-        shapes = [level.shape[1:3] for level in features.levels]
-        anchors = rpn.make_anchors(self.config.rpn, shapes, self.config.levels)
-        valid = jax.vmap(lambda e: rpn.valid_anchors(self.config.rpn, shapes, e))(features.extents)
-        return anchors, valid
+    def _anchors(self, shapes, extents):
+        """The anchors of one image, and which of them may be used."""
+        config, strides = self.config.rpn, self.config.levels
+        if config.anchor_spacing == "content":
+            strides = rpn.content_spacing(strides, extents)
+        return rpn.make_anchors(config, shapes, strides), rpn.valid_anchors(config, shapes, extents)
 
     def _rpn_terms(self, features, logits, deltas, batch, keys, fixed):
-        anchors, usable = self._anchors(features)
+        shapes = [level.shape[1:3] for level in features.levels]
 
-        def one(logits, deltas, usable, boxes, valid, crowd, key, fixed):
+        def one(logits, deltas, extents, boxes, valid, crowd, key, fixed):
+            anchors, usable = self._anchors(shapes, extents)
             drawn, matched = rpn.sample_anchors(self.config.rpn, anchors, usable, boxes, valid, key, crowd)
             return rpn.rpn_losses(self.config.rpn, logits, deltas, anchors, boxes, fixed or drawn, matched)
 
         truths = batch.boxes, batch.valid, batch.crowd
-        return jax.tree.map(jnp.sum, jax.vmap(one)(logits, deltas, usable, *truths, keys, fixed))
+        return jax.tree.map(jnp.sum, jax.vmap(one)(logits, deltas, features.extents, *truths, keys, fixed))
 
     def _roi_terms(self, features, proposals, batch, keys, fixed):
         one = functools.partial(roi_training.sample_rois, self.config)
@@ -205,18 +223,44 @@ class MaskRCNN(nn.Module):
             return x.reshape(-1, *x.shape[2:])
 
         terms = roi_training.box_losses(self.config, logits, deltas, jax.tree.map(flat, rois), flat(matched))
+        terms |= self._cascade_terms(features, rois, deltas, batch)
         # Foreground comes first, so that the mask branch needs only this many rows.
         most = int(self.config.roi.samples * self.config.roi.positive_fraction)
         foreground = jax.tree.map(lambda x: x[:, :most], rois)
+        if self.config.roi.mask_boxes == "predicted":
+            foreground = foreground._replace(boxes=self._predicted(rois, deltas)[:, :most])
         foreground = foreground._replace(boxes=grow(foreground.boxes, self.config.roi.mask_margin))
         if shared is not None:
             shared = flat(shared.reshape(*rois.valid.shape, *shared.shape[1:])[:, :most])
-        targets = functools.partial(roi_training.roi_mask_targets, size=self.config.mask_size)
+        options = {"size": self.config.mask_size, "soft": self.config.roi.mask_targets == "soft"}
+        targets = functools.partial(roi_training.roi_mask_targets, **options)
         targets = jax.vmap(targets)(batch.instance_map, batch.layers, foreground, batch.sizes)
         masks = self.roi_heads.masks(features, foreground.boxes, shared)
         foreground = jax.tree.map(flat, foreground)
         mask_term = roi_training.mask_loss(masks, foreground.classes, flat(targets), foreground.positive)
         return terms | {"loss_mask": mask_term}
+
+    def _cascade_terms(self, features, rois, deltas, batch):
+        """The box losses of a cascade's further heads: the names of the first's, with `_2` and so on."""
+        terms, truths = {}, (batch.boxes, batch.classes, batch.valid, batch.crowd)
+        for number in range(1, len(self.config.roi.cascade_ious) + 1):
+            deltas = deltas.reshape(*rois.valid.shape, 1, 4)
+            refine = functools.partial(cascade.refine, self.config.roi.stage(number - 1))
+            refined, roi = jax.vmap(refine)(deltas, rois.boxes, batch.sizes), self.config.roi.stage(number)
+            label = functools.partial(cascade.label_again, roi, background=self.config.num_classes)
+            rois = jax.vmap(label)(rois, refined, *truths)
+            matched = jnp.take_along_axis(batch.boxes, rois.instance[..., None], axis=1)
+            logits, deltas, _ = self.roi_heads.boxes(features, rois.boxes, stage=number)
+            flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), (rois, matched))
+            config = dataclasses.replace(self.config, roi=roi)
+            found = roi_training.box_losses(config, logits, deltas, *flat)
+            terms |= {f"{name}_{number + 1}": term for name, term in found.items()}
+        return terms
+
+    def _predicted(self, rois, deltas):
+        """Where each RoI's own class moves it, without a gradient."""
+        chosen = select_class(deltas, rois.classes.reshape(-1)).reshape(rois.boxes.shape)
+        return jax.lax.stop_gradient(decode(chosen, rois.boxes, self.config.roi.box_weights))
 
 
 def _most(valid: Bool[Array, "B R"]) -> Int[Array, ""]:

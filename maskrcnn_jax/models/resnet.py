@@ -17,7 +17,8 @@ class Stem(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "B H W 3"], extent: Int[Array, "B 2"]) -> Float[Array, "B h w C"]:
-        conv = Conv(self.config.stem_channels, 7, 2, self.config.norm, self.dtype, name="conv1")
+        norm, epsilon = self.config.norm, self.config.norm_epsilon
+        conv = Conv(self.config.stem_channels, 7, 2, norm, self.dtype, epsilon=epsilon, name="conv1")
         x = nn.relu(conv(x, extent))
         if not self.config.stem_pool:
             return x
@@ -41,20 +42,24 @@ class Block(nn.Module):
     ) -> Float[Array, "B h w c"]:
         channels, stride = self.config.channels(self.stage), self.stride
 
-        def conv(name, outputs, kernel=1, stride=1):
-            return Conv(outputs, kernel, stride, self.norm, self.dtype, name=name)
+        spread = {"dilation": self.config.res5_dilation if self.stage == 5 else 1}
+
+        def conv(name, outputs, kernel=1, stride=1, **options):
+            options |= {"epsilon": self.config.norm_epsilon, "name": name}
+            return Conv(outputs, kernel, stride, self.norm, self.dtype, **options)
 
         # The gradient of a group norm reads what went in anyway.
         activate = nn.relu if self.norm == "group" else relu
         after = shrink(extent, stride)
         if self.config.depth < 50:
-            y = activate(conv("conv1", channels, 3, stride)(x, extent))
-            y = conv("conv2", channels, 3)(y, after)
+            y = activate(conv("conv1", channels, 3, stride, **spread)(x, extent))
+            y = conv("conv2", channels, 3, **spread)(y, after)
         else:
             width = self.config.bottleneck_channels * 2 ** (self.stage - 2)
             first, second = (stride, 1) if self.config.stride_in_1x1 else (1, stride)
             y = activate(conv("conv1", width, 1, first)(x, extent))
-            y = activate(conv("conv2", width, 3, second)(y, shrink(extent, first)))
+            spread["groups"] = self.config.groups
+            y = activate(conv("conv2", width, 3, second, **spread)(y, shrink(extent, first)))
             y = conv("conv3", channels)(y, after)
         if stride != 1 or x.shape[-1] != channels:
             x = conv("shortcut", channels, 1, stride)(x, extent)

@@ -6,9 +6,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from maskrcnn_jax.config import MaskRCNNConfig
+from maskrcnn_jax.models.box_loss import box_distance
 from maskrcnn_jax.models.heads import select_class
-from maskrcnn_jax.ops.boxes import encode
-from maskrcnn_jax.ops.losses import sigmoid_cross_entropy, smooth_l1, softmax_cross_entropy
+from maskrcnn_jax.ops.losses import sigmoid_cross_entropy, softmax_cross_entropy
 from maskrcnn_jax.ops.masks import mask_targets
 from maskrcnn_jax.ops.matching import ignore_crowds, match_boxes
 from maskrcnn_jax.ops.sampling import Sample, sample
@@ -83,19 +83,19 @@ def box_losses(
     rois: RoITargets,
     matched: Float[Array, "R 4"],
 ) -> dict[str, Term]:
-    """Cross-entropy of the classes and smooth L1 of the deltas (Girshick 2015, eq. 1), over a batch.
+    """Cross-entropy of the classes and the box loss (Girshick 2015, eq. 1), over a batch.
 
     Both are sums over RoIs divided by the number of sampled ones, foreground and background.
 
     Args:
+      config: `roi` in it says how boxes are coded, and which loss they have.
       rois: the targets of all images in one list.
       matched: the ground-truth box of each RoI.
     """
     sampled = rois.valid.sum().astype(jnp.float32)
     entropy = softmax_cross_entropy(logits, rois.classes)
     chosen = select_class(deltas, rois.classes)
-    targets = encode(matched, rois.boxes, config.roi.box_weights)
-    distance = smooth_l1(chosen - targets, config.roi.smooth_l1_beta).sum(axis=1)
+    distance = config.roi.box_loss_weight * box_distance(config.roi, chosen, rois.boxes, matched)
     return {
         "loss_cls": Term(jnp.where(rois.valid, entropy, 0.0).sum(), sampled),
         "loss_box_reg": Term(jnp.where(rois.positive, distance, 0.0).sum(), sampled),
@@ -121,13 +121,18 @@ def roi_mask_targets(
     extent: Int[Array, "2"],
     *,
     size: int,
+    soft: bool = False,
 ) -> Float[Array, "S M M"]:
     """0 or 1: at least half of the cell is covered by the RoI's instance, as Detectron2 has it.
 
-    `extent` is the height and width of the image's content in pixels.
+    `extent` is the height and width of the image's content in pixels; `soft` gives the covered share itself,
+    by RoIAlign that is not aligned, as torchvision has it.
 
     The margin keeps exact halves on the foreground side, whatever the order of the additions; it is as
     small as their rounding, because Detectron2 has no margin.
     """
-    covered = mask_targets(instance_map, rois.instance, layers[rois.instance], rois.boxes, extent, size=size)
+    options = {"size": size, "aligned": not soft}
+    covered = mask_targets(instance_map, rois.instance, layers[rois.instance], rois.boxes, extent, **options)
+    if soft:
+        return covered
     return (covered >= 0.5 - 1e-7).astype(jnp.float32)

@@ -13,10 +13,11 @@ from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from maskrcnn_jax.config import RPNConfig
+from maskrcnn_jax.models.box_loss import box_distance
 from maskrcnn_jax.models.layers import Conv, normal_fill, relu
 from maskrcnn_jax.ops.anchors import grid_anchors
-from maskrcnn_jax.ops.boxes import clip, decode, encode
-from maskrcnn_jax.ops.losses import sigmoid_cross_entropy, smooth_l1
+from maskrcnn_jax.ops.boxes import clip, decode
+from maskrcnn_jax.ops.losses import sigmoid_cross_entropy
 from maskrcnn_jax.ops.matching import ignore_crowds, match_boxes
 from maskrcnn_jax.ops.nms import nms
 from maskrcnn_jax.ops.sampling import Sample, sample
@@ -24,7 +25,7 @@ from maskrcnn_jax.structures import Proposals, Term
 
 
 class RPNHead(nn.Module):
-    """A 3x3 convolution, then one objectness logit and four deltas for each anchor."""
+    """3x3 convolutions, then one objectness logit and four deltas for each anchor."""
 
     config: RPNConfig
     dtype: jnp.dtype = jnp.float32
@@ -40,7 +41,8 @@ class RPNHead(nn.Module):
             return Conv(outputs, kernel, dtype=dtype, kernel_init=normal_fill(0.01), name=name)
 
         # Outputs in float32: of bfloat16's few numbers many are equal, and their place would decide the best.
-        hidden = conv("conv", channels, self.dtype, 3)
+        names = ["conv", *(f"conv{i}" for i in range(2, self.config.convs + 1))]
+        hidden = [conv(name, channels, self.dtype, 3) for name in names]
         objectness, deltas = (
             conv("objectness", anchors, jnp.float32),
             conv("deltas", anchors * 4, jnp.float32),
@@ -48,7 +50,9 @@ class RPNHead(nn.Module):
         batch = levels[0].shape[0]
         outputs = []
         for features, extent in zip(levels, extents, strict=True):
-            x = relu(hidden(features, extent))
+            x = features
+            for layer in hidden:
+                x = relu(layer(x, extent))
             outputs.append((objectness(x).reshape(batch, -1), deltas(x).reshape(batch, -1, 4)))
         return tuple(jnp.concatenate(part, axis=1) for part in zip(*outputs, strict=True))
 
@@ -60,8 +64,10 @@ class Anchors(NamedTuple):
     count: tuple[int, ...]
 
 
-def make_anchors(config: RPNConfig, shapes: Sequence[tuple[int, int]], strides: Sequence[int]) -> Anchors:
-    """Anchors of every cell of levels of these shapes (height, width)."""
+def make_anchors(
+    config: RPNConfig, shapes: Sequence[tuple[int, int]], strides: Sequence[int | Int[Array, "2"]]
+) -> Anchors:
+    """Anchors of every cell of levels of these shapes (height, width); a stride may be two: down, across."""
     levels = [
         grid_anchors(
             height,
@@ -70,10 +76,19 @@ def make_anchors(config: RPNConfig, shapes: Sequence[tuple[int, int]], strides: 
             sizes=sizes,
             ratios=config.anchor_ratios,
             offset=config.anchor_offset,
+            rounding=config.anchor_rounding,
         )
         for (height, width), stride, sizes in zip(shapes, strides, config.anchor_sizes, strict=True)
     ]
     return Anchors(jnp.concatenate(levels), tuple(len(level) for level in levels))
+
+
+def content_spacing(
+    strides: Sequence[int], extents: Sequence[Int[Array, "2"]]
+) -> Sequence[int | Int[Array, "2"]]:
+    """Pixels between anchors, down and across, where they share out one image's content of these cells."""
+    side = extents[0] * strides[0]
+    return [side // jnp.maximum(extent, 1) for extent in extents]
 
 
 def valid_anchors(
@@ -97,7 +112,7 @@ def propose(
     *,
     training: bool,
 ) -> Proposals:
-    """The best boxes of one image: top-k of each level, decode, clip, drop empty ones, NMS by level.
+    """The best boxes of one image: top-k of each level, decode, clip, drop small ones, NMS by level.
 
     Args:
       valid: False marks anchors that are not to be used.
@@ -117,7 +132,7 @@ def propose(
         order = jnp.argsort(jnp.where(valid[best], logits[best], -jnp.inf), descending=True)
         best, levels = best[order], levels[order]
     boxes = clip(decode(deltas[best], anchors.boxes[best], config.box_weights), size)
-    usable = valid[best] & jnp.all(boxes[:, 2:] > boxes[:, :2], axis=1)
+    usable = valid[best] & jnp.all(boxes[:, 2:] - boxes[:, :2] > config.min_size, axis=1)
     kept = nms(
         boxes, usable, iou_threshold=config.nms_iou, max_kept=config.post_nms[index], groups=levels
     )  # fmt: skip
@@ -167,16 +182,18 @@ def rpn_losses(
     drawn: Sample,
     matched: Int[Array, "N"],
 ) -> dict[str, Term]:
-    """Losses of one image, summed over the drawn anchors and divided by `config.samples`.
+    """Losses of one image, summed over the drawn anchors, and what `config.loss_count` divides them by.
 
-    Cross-entropy of the objectness, smooth L1 of the deltas of positives (Ren et al. 2015, eq. 1).
+    Cross-entropy of the objectness, and by default smooth L1 of the deltas of positives (Ren et al. 2015,
+    eq. 1).
     """
     index = drawn.index
     entropy = sigmoid_cross_entropy(logits[index], drawn.positive.astype(jnp.float32))
-    targets = encode(boxes[matched[index]], anchors.boxes[index], config.box_weights)
-    distance = smooth_l1(deltas[index] - targets, config.smooth_l1_beta).sum(axis=1)
-    count = jnp.float32(config.samples)
+    distance = box_distance(config, deltas[index], anchors.boxes[index], boxes[matched[index]])
+    count = drawn.valid.sum() if config.loss_count == "drawn" else config.samples
+    count = jnp.float32(count)
+    objectness, box = config.loss_weights
     return {
-        "loss_rpn_cls": Term(jnp.where(drawn.valid, entropy, 0.0).sum(), count),
-        "loss_rpn_loc": Term(jnp.where(drawn.positive, distance, 0.0).sum(), count),
+        "loss_rpn_cls": Term(objectness * jnp.where(drawn.valid, entropy, 0.0).sum(), count),
+        "loss_rpn_loc": Term(box * jnp.where(drawn.positive, distance, 0.0).sum(), count),
     }

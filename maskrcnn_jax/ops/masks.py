@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from maskrcnn_jax.ops.roi_align import bin_weights, sample_counts
+from maskrcnn_jax.ops.roi_align import bin_weights, box_ends, sample_counts
 from maskrcnn_jax.ops.roi_windows import cell, gather_windows, window
 
 
@@ -16,6 +16,7 @@ def mask_targets(
     extent: Int[Array, "2"],
     *,
     size: int,
+    aligned: bool = True,
 ) -> Float[Array, "R M M"]:
     """RoIAlign of each RoI's ground-truth mask, with adaptive sampling, as Detectron2 crops bitmasks.
 
@@ -30,12 +31,13 @@ def mask_targets(
       extent: height and width of the image's content in pixels; where a RoI reaches beyond it, the border
         goes on, and what stands in the padding is never read.
       size: M, cells along each side.
+      aligned: see `roi_align.box_ends`.
 
     Returns:
       The covered share of each cell, 0 to 1. Detectron2's target is this >= 0.5.
     """
     _, height, width = instance_map.shape
-    ends = boxes - 0.5  # Measured from cell centres.
+    ends = box_ends(boxes, aligned=aligned)
     counts = sample_counts(ends[:, 2:] - ends[:, :2], size)
     full = jnp.broadcast_to(extent, (boxes.shape[0], 2))
     rows, cols = (

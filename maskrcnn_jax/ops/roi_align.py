@@ -35,6 +35,7 @@ def roi_align(
     step: int = 1,
     level: Int[Array, "R"] | None = None,
     extents: Int[Array, "V 2"] | None = None,
+    aligned: bool = True,
 ) -> Float[Array, "R P P C"]:
     """Resamples each box of its feature level to a fixed grid, without rounding (He et al. 2017, §3).
 
@@ -53,6 +54,7 @@ def roi_align(
       level: which level each box reads; None is the first.
       extents: height and width of each level's valid part, in cells; None is all of it. Nothing outside
         is read, so the padding of an image does not change the result.
+      aligned: see `box_ends`.
 
     Returns:
       The average of the samples in each bin, in the dtype of `features`.
@@ -61,8 +63,8 @@ def roi_align(
         level = jnp.zeros(boxes.shape[0], jnp.int32)
     if extents is None:
         extents = jnp.array([f.shape[:2] for f in features], jnp.int32)
-    # Half a cell: boxes measure from corners, the grid from cell centres.
-    frame = jax.lax.stop_gradient(boxes) / jnp.array(strides, jnp.float32)[level][:, None] - 0.5
+    frame = jax.lax.stop_gradient(boxes) / jnp.array(strides, jnp.float32)[level][:, None]
+    frame = box_ends(frame, aligned=aligned)
     height, width = (max(f.shape[axis] for f in features) for axis in (0, 1))
     counts = sample_counts(frame[:, 2:] - frame[:, :2], bins)
     if samples > 0:
@@ -76,6 +78,18 @@ def roi_align(
     )
     taps = tuple(bin_taps(*axis, **options) for axis in ends) if 0 < samples <= _FEW_SAMPLES else None
     return _pool(tuple(features), rows, cols, taps, level)
+
+
+def box_ends(boxes: Float[Array, "R 4"], *, aligned: bool) -> Float[Array, "R 4"]:
+    """Boxes in cells, from their corners, as RoIAlign measures them on the grid of the cells' centres.
+
+    Args:
+      aligned: moves them by the half cell between the two; False leaves that out, and makes a box at least
+        one cell long, as RoIAlign was first written.
+    """
+    if aligned:
+        return boxes - 0.5
+    return jnp.concatenate([boxes[:, :2], jnp.maximum(boxes[:, 2:], boxes[:, :2] + 1)], axis=1)
 
 
 def sample_counts(sides: Float[Array, "*R"], bins: int) -> Float[Array, "*R"]:

@@ -20,7 +20,7 @@ from maskrcnn_jax.masks.pasting import paste
 from maskrcnn_jax.masks.result import Result
 from maskrcnn_jax.models.mask_rcnn import MaskRCNN
 from maskrcnn_jax.ops.boxes import grow
-from maskrcnn_jax.prediction.resize import resize, target_size
+from maskrcnn_jax.prediction.resize import interpolate, resize, target_size, target_size_down
 from maskrcnn_jax.structures import Detections
 
 # Sides beyond the largest bucket are padded to a multiple of this.
@@ -70,7 +70,10 @@ class Predictor:
             "mask_margin": config.roi.mask_margin,
             "offset": config.detection.offset,
             "containment": config.detection.containment,
+            "whole_pixels": config.detection.pasting == "whole_pixels",
         }
+        self._unrounded = config.test_resize_method == "bilinear"
+        self._resize = interpolate if self._unrounded else resize
         self._buckets = sorted(buckets)
         self._params = jax.device_put(params)
         self._detect = CountedJit(detect, expected=_MANY_SHAPES, tell=_warn_of_shapes)
@@ -136,11 +139,11 @@ class Predictor:
         plans = [self._plan(shape, frame, zoom) for shape in shapes]
         pending = []
         for group, bucket in _groups([bucket for _, bucket in plans]):
-            canvas = np.zeros((len(group), *bucket, 3), np.uint8)
+            canvas = np.zeros((len(group), *bucket, 3), np.float32 if self._unrounded else np.uint8)
             sizes = np.array([plans[i][0] for i in group], np.int32)
             for slot, i in zip(canvas, group, strict=True):
                 pixels = self._pixels(images[i], whole=frame is None)
-                slot[: plans[i][0][0], : plans[i][0][1]] = resize(pixels, plans[i][0])
+                slot[: plans[i][0][0], : plans[i][0][1]] = self._resize(pixels, plans[i][0])
             pending.append((group, sizes, self._detect(self._params, *jax.device_put((canvas, sizes)))))
 
         def finish() -> list[Result]:
@@ -174,7 +177,8 @@ class Predictor:
     def _plan(self, shape: Size, frame: Size | None, zoom: float) -> tuple[Size, Size]:
         """The height and width at which the model sees an image, and those of its bucket."""
         frame = frame or shape
-        target = target_size(*frame, *self.config.test_resize) if self.config.test_resize else frame
+        rule = target_size_down if self._unrounded else target_size
+        target = rule(*frame, *self.config.test_resize) if self.config.test_resize else frame
         factors = [zoom * self.config.test_zoom * new / old for new, old in zip(target, frame, strict=True)]
         size, room = (
             tuple(max(int(side * factor + 0.5), 1) for side, factor in zip(sides, factors, strict=True))
@@ -200,6 +204,7 @@ def to_result(
     mask_margin: float = 0.0,
     offset: tuple[float, float] = (0.0, 0.0),
     containment: float = 1.0,
+    whole_pixels: bool = False,
 ) -> Result:
     """One image's detections on the host, from the model's frame to the image's own.
 
@@ -209,6 +214,7 @@ def to_result(
       original: height and width of the image.
       mask_margin: by which share of its length the mask of a box reaches beyond it at each side.
       offset, containment: see `DetectionConfig`.
+      whole_pixels: how masks are pasted, see `masks.pasting`.
     """
     height, width = (int(side) for side in original)
     valid = np.asarray(detections.valid)
@@ -224,7 +230,7 @@ def to_result(
         boxes=boxes,
         scores=scores.astype(np.float32),
         classes=classes.astype(np.int32),
-        crops=paste(masks, grow(boxes, mask_margin), (height, width)),
+        crops=paste(masks, grow(boxes, mask_margin), (height, width), whole_pixels=whole_pixels),
         size=(height, width),
     )
     return without_parts(result, containment)

@@ -1,7 +1,7 @@
-"""Resizing before prediction, pixel for pixel as Detectron2 does it. Training resizes in `data`."""
+"""Resizing before prediction, pixel for pixel as Detectron2 or torchvision. Training resizes in `data`."""
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 from PIL import Image
 
 
@@ -33,3 +33,29 @@ def target_size(height: int, width: int, short: int, longest: int) -> tuple[int,
         shrink = longest / max(sides)
         sides = (sides[0] * shrink, sides[1] * shrink)
     return max(int(sides[0] + 0.5), 1), max(int(sides[1] + 0.5), 1)
+
+
+def interpolate(image: UInt8[np.ndarray, "H W 3"], size: tuple[int, int]) -> Float[np.ndarray, "h w 3"]:
+    """torchvision's resize: between four pixels at each new one's centre, neither filtered nor rounded."""
+    image = image.astype(np.float32)
+    for axis in (0, 1):
+        image = _interpolate_axis(image, size[axis], axis)
+    return image
+
+
+def _interpolate_axis(image: np.ndarray, length: int, axis: int) -> np.ndarray:
+    before = image.shape[axis]
+    if before == length:
+        return image
+    points = (np.arange(length, dtype=np.float32) + 0.5) * np.float32(before / length) - 0.5
+    points = np.clip(points, 0, before - 1)
+    first = points.astype(np.int64)
+    beyond = (points - first.astype(np.float32)).reshape((-1,) + (1,) * (image.ndim - 1 - axis))
+    low, high = (image.take(i, axis=axis) for i in (first, np.minimum(first + 1, before - 1)))
+    return low * (1 - beyond) + high * beyond
+
+
+def target_size_down(height: int, width: int, short: int, longest: int) -> tuple[int, int]:
+    """torchvision's height and width: sides are rounded down."""
+    scale = min(short / min(height, width), longest / max(height, width))
+    return max(int(height * scale), 1), max(int(width * scale), 1)

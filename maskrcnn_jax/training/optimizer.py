@@ -49,9 +49,15 @@ def trainable(config: MaskRCNNConfig, params: Any) -> Any:
     def learns(path: tuple[str, ...]) -> bool:
         if path[0] == "backbone" and path[1] in frozen:
             return False
-        norm = config.roi.norm if path[0] == "roi_heads" else backbone.norm
-        return not ("norm" in path and norm == "frozen_bn")
+        return path[:-1] not in fixed
 
+    # Only batch norms keep a mean; theirs is frozen.
+    means = _by_path(lambda path: path[-1] == "mean", params)
+    fixed = {
+        tuple(key.key for key in path[:-1])
+        for path, mean in jax.tree_util.tree_leaves_with_path(means)
+        if mean
+    }
     return _by_path(learns, params)
 
 

@@ -126,3 +126,38 @@ def test_bits_are_detectron2s(golden, cells):
     data = golden("comp_paste")
     found = paste_rle(data[f"probs_{cells}"], data["boxes"], (70, 90))
     assert found == [encode(bits) for bits in data[f"bits_{cells}"]]
+
+
+def paste_whole(mask, box, size):
+    """torchvision's way, pixel by pixel: a rim of zeros, whole pixels, bilinear with the border held."""
+    cells = np.pad(mask.astype(np.float64), 1)
+    scale = len(cells) / len(mask)
+    centre, half = (box[:2] + box[2:]) / 2, (box[2:] - box[:2]) / 2 * scale
+    (x0, y0), (x1, y1) = np.trunc(centre - half).astype(int), np.trunc(centre + half).astype(int)
+    pasted = np.zeros(size)
+    for i, j in np.ndindex(size):
+        if y0 <= i <= y1 and x0 <= j <= x1:
+            v = (i - y0 + 0.5) * len(cells) / (y1 - y0 + 1) - 0.5
+            u = (j - x0 + 0.5) * len(cells) / (x1 - x0 + 1) - 0.5
+            pasted[i, j] = map_coordinates(cells, [[v], [u]], order=1, mode="nearest")[0]
+    return pasted
+
+
+def test_whole_pixels_as_torchvision_pastes(rng):
+    size, masks = (30, 40), rng.random((6, 5, 5)).astype(np.float32)
+    boxes = np.array(
+        [
+            (3.3, 4.6, 20.2, 17.9),
+            (-3.5, -2.2, 12.5, 9.1),
+            (30, 20, 40, 30),
+            (5.5, 6.25, 6.0, 7.0),
+            (0, 0, 40, 30),
+            (10.1, 2, 11.9, 29.5),
+        ],
+        np.float32,
+    )
+    pasted = paste(masks, boxes, size, whole_pixels=True).rles(size)
+    for rle, mask, box in zip(pasted, masks, boxes, strict=True):
+        expected = paste_whole(mask, box.astype(np.float64), size)
+        sure = np.abs(expected - 0.5) > 1e-5
+        np.testing.assert_array_equal((coco.decode(rle) > 0)[sure], (expected >= 0.5)[sure])

@@ -102,3 +102,16 @@ def test_large_float32_layers_are_filtered(shape, dtype, filtered):
     text = jax.jit(convolve).lower(x, kernel).as_text()
     assert ("stablehlo.convolution" not in text) == filtered
     assert (text.count("stablehlo.dot_general") > 15) == filtered
+
+
+@pytest.mark.parametrize(("groups", "dilation", "stride"), [(3, 1, 1), (1, 2, 1), (2, 3, 2), (6, 1, 2)])
+def test_groups_and_dilation_are_small_convolutions(groups, dilation, stride, rng):
+    """Each group by itself, with a kernel that has zeros between its taps."""
+    x = rng.normal(size=(2, 9, 7, 6)).astype(np.float32)
+    kernel = rng.normal(size=(3, 3, 6 // groups, 12)).astype(np.float32)
+    spread = np.zeros((2 * dilation + 1, 2 * dilation + 1, 6 // groups, 12), np.float32)
+    spread[::dilation, ::dilation] = kernel
+    parts = zip(np.split(x, groups, axis=3), np.split(spread, groups, axis=3), strict=True)
+    expected = np.concatenate([written_out(*part, stride) for part in parts], axis=3)
+    found = convolve(x, kernel, stride, dilation=dilation, groups=groups)
+    np.testing.assert_allclose(found, expected, atol=3e-5)

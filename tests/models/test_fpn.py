@@ -110,3 +110,9 @@ def test_levels_equal_detectron2s(golden):
     data = golden("comp_levels")
     for assign in (assign_levels, jax.jit(assign_levels, static_argnums=1)):
         np.testing.assert_array_equal(assign(data["boxes"], STRIDES), data["levels"])
+
+
+def test_slack_lets_smaller_boxes_up():
+    sides = [223.9, 223.999, 224]
+    assert assign_levels(squares(sides), STRIDES).tolist() == [1, 1, 2]
+    assert assign_levels(squares(sides), STRIDES, slack=1e-4).tolist() == [1, 2, 2]

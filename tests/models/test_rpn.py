@@ -244,3 +244,37 @@ def test_losses_are_these_sums(anchors, outputs, rng, beta):
         apart = np.where(apart < beta, apart**2 / (2 * beta), apart - beta / 2)
     np.testing.assert_allclose(losses["loss_rpn_cls"].mean, entropy[:8].sum() / CONFIG.samples, rtol=1e-5)
     np.testing.assert_allclose(losses["loss_rpn_loc"].mean, apart[:4].sum() / CONFIG.samples, rtol=1e-5)
+
+
+def test_small_proposals_are_dropped(anchors, outputs):
+    valid = np.ones(len(anchors.boxes), bool)
+    least = 12.0
+    config = dataclasses.replace(
+        CONFIG, min_size=least, nms_iou=1.0, pre_nms=(10_000,) * 2, post_nms=(10_000,) * 2
+    )
+    found = rpn.propose(config, *outputs, anchors, valid, SIZE, training=False)
+    boxes = clip(decode(outputs[1], anchors.boxes, config.box_weights), SIZE)
+    large = np.all(np.asarray(boxes[:, 2:] - boxes[:, :2]) > least, axis=1)
+    assert 0 < large.sum() < len(large)
+    np.testing.assert_allclose(np.sort(found.logits[found.valid]), np.sort(outputs[0][large]))
+
+
+def test_sums_are_divided_by_what_was_drawn_and_weighted(anchors, outputs):
+    """torchvision divides by the anchors that were drawn; Detectron2 weighs the two losses."""
+    truth = np.array([[5, 5, 25, 25]], np.float32)
+    drawn = Sample(np.array([3, 8, 0]), np.array([True, False, False]), np.array([True, True, False]))
+    matched = np.zeros(len(anchors.boxes), np.int32)
+    plain = rpn.rpn_losses(CONFIG, *outputs, anchors, truth, drawn, matched)
+    assert {float(term.count) for term in plain.values()} == {CONFIG.samples}
+    config = dataclasses.replace(CONFIG, loss_count="drawn", loss_weights=(3.0, 5.0))
+    other = rpn.rpn_losses(config, *outputs, anchors, truth, drawn, matched)
+    assert {float(term.count) for term in other.values()} == {2}
+    for name, weight in (("loss_rpn_cls", 3), ("loss_rpn_loc", 5)):
+        np.testing.assert_allclose(other[name].total, weight * plain[name].total, rtol=1e-6)
+
+
+def test_anchors_may_share_out_the_content():
+    """Eleven cells of 16 pixels are six of 32: 176 // 6 = 29 pixels down, and 192 // 6 = 32 across."""
+    extents = [np.array([11, 12]), np.array([6, 6])]
+    strides = [np.asarray(stride).tolist() for stride in rpn.content_spacing((16, 32), extents)]
+    assert strides == [[16, 16], [29, 32]]

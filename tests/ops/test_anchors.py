@@ -51,3 +51,13 @@ def test_anchors_of_whole_models_are_detectron2s(golden, model, strides, sizes):
         for stride, size in zip(strides, sizes, strict=True)
     ]
     np.testing.assert_array_equal(np.concatenate(levels), golden(model)["anchors"])
+
+
+def test_whole_pixels_and_two_strides():
+    """torchvision rounds corners around a cell's centre, and may step by other numbers down and across."""
+    anchors = grid_anchors(2, 2, stride=np.array([48, 64]), sizes=(32,), ratios=(0.5,), rounding=True)
+    width, height = 32 / 0.5**0.5 / 2, 32 * 0.5**0.5 / 2  # 22.63 and 11.31
+    assert (round(width), round(height)) == (23, 11)
+    one = np.array([-23, -11, 23, 11])
+    expected = [one + np.array([x, y, x, y]) for y in (0, 48) for x in (0, 64)]
+    np.testing.assert_array_equal(anchors, expected)

@@ -5,7 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from maskrcnn_jax.ops.losses import sigmoid_cross_entropy, smooth_l1, softmax_cross_entropy
+from maskrcnn_jax.ops.losses import (
+    generalized_iou_loss,
+    sigmoid_cross_entropy,
+    smooth_l1,
+    softmax_cross_entropy,
+)
 
 
 def sigmoid(x):
@@ -79,3 +84,20 @@ def test_sums_are_detectron2s(golden):
     np.testing.assert_allclose(binary.mean(), data["bce_mean"], rtol=1e-6)
     rows = softmax_cross_entropy(data["logits"], data["labels"])
     np.testing.assert_allclose(rows.mean(), data["cross_entropy_mean"], rtol=1e-6)
+
+
+def test_generalized_iou_of_pairs(rng):
+    """1 - IoU + the empty share of the box around both, in float64; no area gives no NaN."""
+    corners = rng.uniform(0, 30, (40, 2, 2, 2))
+    boxes, targets = np.concatenate([corners.min(axis=2), corners.max(axis=2)], axis=2).transpose(1, 0, 2)
+    targets[0] = boxes[0]
+    low, high = np.maximum(boxes, targets)[:, :2], np.minimum(boxes, targets)[:, 2:]
+    overlap = np.prod(np.maximum(high - low, 0), axis=1)
+    union = sum(np.prod(b[:, 2:] - b[:, :2], axis=1) for b in (boxes, targets)) - overlap
+    around = np.prod(np.maximum(boxes, targets)[:, 2:] - np.minimum(boxes, targets)[:, :2], axis=1)
+    expected = 1 - overlap / union + (around - union) / around
+    found = generalized_iou_loss(boxes.astype(np.float32), targets.astype(np.float32))
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert abs(found[0]) < 1e-5 and 1 < found.max() <= 2
+    nothing = jax.grad(lambda b: generalized_iou_loss(b, jnp.zeros((3, 4))).sum())(jnp.zeros((3, 4)))
+    assert jnp.isfinite(nothing).all()

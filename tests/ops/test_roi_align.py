@@ -307,3 +307,13 @@ def test_the_gradient_equals_detectron2s(form, golden):
         upstream = np.where(here[:, None, None, None], data["grad_up"].transpose(0, 2, 3, 1), 0)
         _, (back,) = compiled(form, 0, (16,), upstream.shape[1])(*inputs, upstream)
         np.testing.assert_allclose(back.transpose(2, 0, 1), data["grad_feat"][i], atol=2e-5)
+
+
+@pytest.mark.parametrize("samples", [0, 2])
+def test_unaligned_is_half_a_cell_off_and_a_cell_long_at_least(pyramid, samples):
+    """So it was first written (Detectron2's `ROIAlign`, torchvision): the aligned one of other boxes."""
+    ends = np.maximum(BOXES[:, 2:], BOXES[:, :2] + STRIDES[0])
+    boxes = np.concatenate([BOXES[:, :2], ends], axis=1) + STRIDES[0] / 2
+    expected = slow_roi_align(pyramid[0], boxes, STRIDES[0], BINS, samples)
+    out = roi_align(pyramid[:1], BOXES, strides=STRIDES[:1], bins=BINS, samples=samples, aligned=False)
+    np.testing.assert_allclose(out, expected, atol=1e-4)
