@@ -18,7 +18,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--weights", type=Path, metavar="FILE", help="Detectron2's model_final.pth, or a .pkl"
     )
     parser.add_argument(
-        "--norm_epsilon",
+        "--norm-epsilon",
         type=float,
         metavar="E",
         help="of torchvision's batch norms: 0 for a model that was fine-tuned from COCO_V1 of "

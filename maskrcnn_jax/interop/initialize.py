@@ -5,18 +5,20 @@ from pathlib import Path
 
 from maskrcnn_jax.config import MaskRCNNConfig
 from maskrcnn_jax.errors import UserError
-from maskrcnn_jax.interop import detectron2, msra
+from maskrcnn_jax.interop import detectron2, msra, torchvision
 from maskrcnn_jax.interop.backbone_init import Report, initialize_layers
 from maskrcnn_jax.interop.bundle import load_bundle
 from maskrcnn_jax.interop.trees import Tree, flatten
+from maskrcnn_jax.unpickling import load_tensors
 
 
 def initialize_from(path: str | os.PathLike, config: MaskRCNNConfig, params: Tree) -> tuple[Tree, Report]:
     """Replaces what the file has of `params`.
 
     Args:
-      path: an MSRA backbone archive (`.npz`); a Detectron2 backbone or model (`.pkl`, `.pth`) or a bundle's
-        folder. Of a model, every layer is taken that fits by name and shape.
+      path: an MSRA backbone archive (`.npz`); a Detectron2 backbone or model (`.pkl`, `.pth`); a ResNet of
+        torchvision or timm (`.pth`, `.safetensors`); or a bundle's folder. Of a model of Detectron2 or a
+        bundle, every layer is taken that fits by name and shape.
       config: of the model that `params` belong to.
       params: fresh parameters; not changed.
 
@@ -35,11 +37,14 @@ def initialize_from(path: str | os.PathLike, config: MaskRCNNConfig, params: Tre
         return _from_bundle(path, config, params)
     if path.suffix == ".npz":
         return msra.initialize_from(path, config, params)
+    if path.suffix == ".safetensors":
+        return torchvision.initialize_from(path, config, params)
     if path.suffix in (".pkl", ".pth"):
-        return detectron2.initialize_from(path, config, params)
+        other = path.suffix == ".pth" and torchvision.is_torchvisions(load_tensors(path))
+        return (torchvision if other else detectron2).initialize_from(path, config, params)
     raise UserError(
-        f"init_from: {path} is none of an MSRA backbone archive (.npz), a Detectron2 file (.pkl or .pth) "
-        "and a bundle (a folder)"
+        f"init_from: {path} is none of an MSRA backbone archive (.npz), a Detectron2 file (.pkl or .pth), a "
+        "ResNet of torchvision or timm (.pth or .safetensors) and a bundle (a folder)"
     )
 
 

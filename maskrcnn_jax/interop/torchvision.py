@@ -6,7 +6,7 @@ What torchvision does otherwise than Detectron2 stands in the config that `load`
 import hashlib
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,10 @@ from maskrcnn_jax.config import BLOCKS, MaskRCNNConfig
 from maskrcnn_jax.errors import UserError
 from maskrcnn_jax.files import atomic
 from maskrcnn_jax.interop import torchvision_names as names
+from maskrcnn_jax.interop.backbone_init import Report, initialize
 from maskrcnn_jax.interop.checkpoints import as_float32, read_tensors, write_torch
 from maskrcnn_jax.interop.trees import (
+    Flat,
     Tree,
     expected_shapes,
     flatten,
@@ -31,6 +33,7 @@ from maskrcnn_jax.interop.trees import (
 # COCO_V1's file, as torchvision checks it: it alone was trained with another epsilon.
 _COCO_V1_SHA256 = "bf2d0c1e"
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_CLASSIFIER = re.compile(r"(module\.)?fc\.(weight|bias)")
 # What every Mask R-CNN of torchvision has.
 _REQUIRED = (
     "backbone.body.conv1.weight",
@@ -103,6 +106,70 @@ def load(
     there = {name: names.shape_there(path, expected[path]) for name, path in paths.items()}
     _raise(f"{title}: no Mask R-CNN of torchvision", mismatches(there, shapes(tensors)))
     return config, nest({path: names.to_here(path, tensors[name], config) for name, path in paths.items()})
+
+
+def is_torchvisions(tensors: Iterable[str]) -> bool:
+    """Whether tensors of these names are of a ResNet of torchvision or timm, or of a model on one."""
+    return any(
+        re.fullmatch(r"(module\.)?(backbone\.body\.)?layer1\.0\.conv1\.weight", name) for name in tensors
+    )
+
+
+def initialize_from(path: str | os.PathLike, config: MaskRCNNConfig, params: Tree) -> tuple[Tree, Report]:
+    """Initialises the backbone of `params` from a ResNet-18 to 152 of torchvision or timm.
+
+    Of torchvision's Mask R-CNN the backbone is taken as well, and nothing else.
+
+    Returns:
+      New parameters (NumPy arrays), and what was and was not loaded.
+
+    Raises:
+      UserError: the file is unreadable, holds no such ResNet, or was made for another input, depth or place
+        of the stride.
+    """
+    tensors = read_tensors(path, lambda name: _counts(name) or _CLASSIFIER.fullmatch(name) is not None)
+    if whole := [name for name in tensors if name.startswith("backbone.body.")]:
+        tensors = {name.removeprefix("backbone.body."): tensors[name] for name in whole}
+    paths = {name: names.body_path(name) for name in tensors}
+    unknown = [
+        f"{name}: no layer of a ResNet of torchvision or timm" for name, ours in paths.items() if not ours
+    ]
+    _raise(f"{path} cannot initialise a backbone", unknown)
+    flat = {
+        paths[name]: array.transpose(2, 3, 1, 0) if array.ndim == 4 else array
+        for name, array in tensors.items()
+    }
+    _raise(f"{path} does not suit this config; change these fields", _unsuited(config, flat))
+    return initialize(params, flat)
+
+
+def _unsuited(config: MaskRCNNConfig, flat: Flat) -> list[str]:
+    """What in a config these weights, by backbone path, were not trained with."""
+    backbone, depth = config.backbone, _depth(flat)
+    mean, std = (tuple(255 * number for number in numbers) for numbers in (_MEAN, _STD))
+    wants = [
+        ("backbone.depth", backbone.depth, depth or "no ResNet-18 to 152"),
+        ("channel_order", config.channel_order, "RGB"),
+        ("pixel_mean", config.pixel_mean, mean),
+        ("pixel_std", config.pixel_std, std),
+    ]
+    if backbone.depth >= 50:
+        wants.append(("backbone.stride_in_1x1", backbone.stride_in_1x1, False))
+    return [
+        f"{name} is {here}; these weights have {there}"
+        for name, here, there in wants
+        if here != there and not (isinstance(here, tuple) and np.allclose(here, there))
+    ]
+
+
+def _depth(flat: Flat) -> int | None:
+    blocks = tuple(
+        sum(re.fullmatch(rf"res{n}/block\d+/conv1/kernel", path) is not None for path in flat)
+        for n in range(2, 6)
+    )
+    bottlenecks = "res2/block0/conv3/kernel" in flat
+    depths = [d for d in BLOCKS if BLOCKS[d] == blocks and (d >= 50) == bottlenecks]
+    return depths[0] if depths else None
 
 
 def save(path: str | os.PathLike, config: MaskRCNNConfig, params: Tree) -> None:

@@ -27,6 +27,10 @@ _LEAVES = {
     "mean": "running_mean",
     "var": "running_var",
 }
+_NORM_LEAVES = {"weight": "scale", "bias": "bias", "running_mean": "mean", "running_var": "var"}
+_BODY_NAME = re.compile(
+    r"(?:layer([1-4])\.(\d+)\.)?(conv(?=[1-3])|bn(?=[1-3])|(?<=\.)downsample\.(?=[01]))([0-3])\.(weight|bias|running_mean|running_var)"
+)
 _PREDICTOR = "roi_heads/box_predictor/"
 _CLASSES, _BOXES, _MASKS = (
     f"{_PREDICTOR}cls_score/",
@@ -54,6 +58,19 @@ def body_name(path: str) -> str | None:
             places = (int(stage) - 1, *rest) if stage else ()
             return f"{(norm if layer.endswith('/norm') else conv).format(*places)}.{_LEAVES[leaf]}"
     return None
+
+
+def body_path(name: str) -> str | None:
+    """The inverse of `body_name`; timm's ResNets have the same names. None for others."""
+    if (match := _BODY_NAME.fullmatch(name)) is None:
+        return None
+    stage, block, kind, number, leaf = match.groups()
+    shortcut = kind.startswith("downsample")
+    norm = kind == "bn" or (shortcut and number == "1")
+    layer = "shortcut" if shortcut else f"conv{number}"
+    place = f"res{int(stage) + 1}/block{block}/{layer}" if stage else f"stem/{layer}"
+    leaf = _NORM_LEAVES[leaf] if norm else {"weight": "kernel"}.get(leaf)
+    return leaf and f"{place}{'/norm' if norm else ''}/{leaf}"
 
 
 def model_name(path: str, config: MaskRCNNConfig) -> str:

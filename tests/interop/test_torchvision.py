@@ -8,12 +8,13 @@ import pytest
 from safetensors.numpy import save_file
 
 from maskrcnn_jax.commands.cli import main
-from maskrcnn_jax.config import MaskRCNNConfig
+from maskrcnn_jax.config import BackboneConfig, FPNConfig, MaskRCNNConfig
 from maskrcnn_jax.interop import torchvision
 from maskrcnn_jax.interop.bundle import load_bundle
 from maskrcnn_jax.interop.checkpoints import write_torch
+from maskrcnn_jax.interop.initialize import initialize_from
 from maskrcnn_jax.interop.torchvision import TorchvisionError
-from maskrcnn_jax.interop.trees import flatten
+from maskrcnn_jax.interop.trees import expected_shapes, flatten, nest
 from maskrcnn_jax.unpickling import load_tensors
 
 CLASSES = 3  # without the background
@@ -214,3 +215,88 @@ def test_command_goes_both_ways(state, tmp_path, capsys):
     assert torchvision.load(tmp_path / "again.pth")[0] == torchvision.load(state)[0]
     assert main(["convert", *options, str(tmp_path / "again.onnx")]) == 1
     assert "--out is FILE.pth" in capsys.readouterr().err
+
+
+def resnet18():
+    """torchvision's and timm's names of ResNet-18, narrow, with its classifier."""
+    shapes = {"conv1.weight": (4, 3, 7, 7), **norm("bn1", 4), **both("fc", 10, 32)}
+    inputs = 4
+    for n in range(1, 5):
+        width = 4 * 2 ** (n - 1)
+        for i in range(2):
+            for k, read in ((1, inputs), (2, width)):
+                shapes[f"layer{n}.{i}.conv{k}.weight"] = (width, read, 3, 3)
+                shapes |= norm(f"layer{n}.{i}.bn{k}", width)
+            if inputs != width:
+                shapes[f"layer{n}.{i}.downsample.0.weight"] = (width, inputs, 1, 1)
+                shapes |= norm(f"layer{n}.{i}.downsample.1", width)
+            inputs = width
+    return shapes
+
+
+IMAGENET = {
+    "channel_order": "RGB",
+    "pixel_mean": (123.675, 116.28, 103.53),
+    "pixel_std": (58.395, 57.12, 57.375),
+}
+
+
+def narrow(depth, **changes):
+    widths = {"stem_channels": 4, "res2_channels": 4 if depth < 50 else 16, "bottleneck_channels": 4}
+    backbone = BackboneConfig(depth=depth, last_stage=5, stride_in_1x1=False, **widths)
+    return MaskRCNNConfig.resnet_fpn(
+        **({"backbone": backbone, "fpn": FPNConfig(channels=4)} | IMAGENET | changes)
+    )
+
+
+def zeros(config):
+    """The parameters of its backbone."""
+    shapes = {path: shape for path, shape in expected_shapes(config).items() if path.startswith("backbone/")}
+    return nest({path: np.zeros(shape, np.float32) for path, shape in shapes.items()})
+
+
+def write(path, tensors):
+    (write_torch if path.suffix == ".pth" else lambda p, t: save_file(t, p))(path, tensors)
+    return path
+
+
+@pytest.mark.parametrize("name", ["resnet.pth", "resnet.safetensors"])
+def test_a_resnet_by_itself_initialises_a_backbone(name, tmp_path, rng):
+    state = {n: rng.normal(size=s).astype(np.float32) for n, s in resnet18().items() if s}
+    config = narrow(18)
+    params = zeros(config)
+    found, report = initialize_from(write(tmp_path / name, state), config, params)
+    assert not report.missing and not report.unexpected and len(report.loaded) == len(state) - 2
+    body = flatten(found["backbone"])
+    np.testing.assert_array_equal(body["stem/conv1/kernel"], state["conv1.weight"].transpose(2, 3, 1, 0))
+    np.testing.assert_array_equal(
+        body["res3/block0/shortcut/norm/mean"], state["layer2.0.downsample.1.running_mean"]
+    )
+    np.testing.assert_array_equal(body["res5/block1/conv2/norm/scale"], state["layer4.1.bn2.weight"])
+
+
+def test_a_model_gives_its_backbone(state, tmp_path):
+    config = narrow(50)
+    params = zeros(config)
+    found, report = initialize_from(write(tmp_path / "model.pth", floats(state)), config, params)
+    assert not report.missing and not report.unexpected
+    expected = state["backbone.body.layer3.5.conv2.weight"].transpose(2, 3, 1, 0)
+    np.testing.assert_array_equal(found["backbone"]["res4"]["block5"]["conv2"]["kernel"], expected)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"backbone": BackboneConfig(depth=34, last_stage=5)}, "backbone.depth is 34; these weights have 18"),
+        ({"channel_order": "BGR"}, "channel_order is BGR; these weights have RGB"),
+        ({"pixel_std": (1.0, 1.0, 1.0)}, "pixel_std is"),
+    ],
+)
+def test_a_resnet_for_another_input_or_depth_is_refused(changes, message, tmp_path):
+    state = {n: np.zeros(s, np.float32) for n, s in resnet18().items() if s}
+    path = write(tmp_path / "resnet.pth", state)
+    with pytest.raises(TorchvisionError, match=message):
+        initialize_from(path, narrow(18, **changes), {})
+    write(path, state | {"layer1.0.downsample.2.weight": np.zeros(3, np.float32)})
+    with pytest.raises(TorchvisionError, match=r"layer1.0.downsample.2.weight: no layer of a ResNet"):
+        initialize_from(path, narrow(18), {})
