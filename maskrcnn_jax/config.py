@@ -53,6 +53,8 @@ class BackboneConfig(Checked):
         or in its 3x3 (torchvision).
       groups: of the 3x3 convolution of a bottleneck (ResNeXt, Xie et al. 2017).
       res5_dilation: cells between the taps of res5's 3x3 convolutions; 2 goes with a stride of 1 there (DC5).
+      deformable: whether a bottleneck's 3x3 convolution is deformable (Dai et al. 2017), in res2 to res5.
+      deform_weights: whether its taps are weighted, too (Zhu et al. 2019).
       norm: `frozen_bn`, an affine layer with fixed numbers, or `group`, to learn from scratch.
       norm_epsilon: what a frozen batch norm adds to its variance.
       freeze_at: stages up to this one get no gradient; 1 is the stem, 2 stem and res2, 0 none.
@@ -68,6 +70,8 @@ class BackboneConfig(Checked):
     stride_in_1x1: bool = True
     groups: Annotated[int, Range(1, 1024)] = 1
     res5_dilation: Annotated[int, Range(1, 4)] = 1
+    deformable: tuple[bool, bool, bool, bool] = (False, False, False, False)
+    deform_weights: bool = False
     norm: Norm = "frozen_bn"
     norm_epsilon: Annotated[float, Range(0, 0.1)] = 1e-5
     freeze_at: Annotated[int, Range(0, 5)] = 2
@@ -77,6 +81,8 @@ class BackboneConfig(Checked):
             yield f"freeze_at is {self.freeze_at}: it must be at most last_stage, {self.last_stage}"
         if self.groups > 1 and self.depth < 50:
             yield f"groups is {self.groups}: it must be 1 for the basic blocks of depth {self.depth}"
+        if any(self.deformable) and self.depth < 50:
+            yield f"deformable is {self.deformable}: it must be off for basic blocks, of depth {self.depth}"
         if self.bottleneck_channels % self.groups:
             yield f"groups is {self.groups}: it must divide bottleneck_channels, {self.bottleneck_channels}"
 
@@ -333,6 +339,8 @@ class MaskRCNNConfig(Checked):
 
     def _c4_conflicts(self) -> Iterator[str]:
         margin, last = self.roi.mask_margin, self.backbone.last_stage
+        if last < 5 and self.backbone.deformable[last - 1]:
+            yield f"backbone.deformable: it must be off for res{last + 1}, which is the head of a C4 model"
         if self.roi.cascade_ious:
             yield "roi.cascade_ious is set: it must be empty for a C4 model, which has one box head"
         if margin:

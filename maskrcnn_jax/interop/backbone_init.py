@@ -9,6 +9,7 @@ _HOME = re.compile(r"backbone/|roi_heads/res\d/")
 _GROUP_NORM = "group norm here, batch norm in the file"
 _BATCH_NORM = "batch norm here, group norm in the file"
 _ABSENT = "not in the model"
+_OFFSETS = "offsets of a deformable convolution, which begin at zero"
 _PART = "other tensors of this stage do not fit"
 _LAYER = "the rest of this layer does not fit"
 _STAGES = ("stem", "res2", "res3", "res4", "res5")
@@ -65,7 +66,9 @@ def initialize(params: Tree, loaded: Flat) -> tuple[Tree, Report]:
     sources = {place: place.split("/", 1)[1] for place in target if _HOME.match(place)}
     reasons = {place: _misfit(place, source, target, loaded) for place, source in sources.items()}
     partial = {
-        _stage(sources[place]) for place, reason in reasons.items() if reason not in (None, _GROUP_NORM)
+        _stage(sources[place])
+        for place, reason in reasons.items()
+        if reason not in (None, _GROUP_NORM, _OFFSETS)
     }
     for place, source in sources.items():
         if _stage(source) in partial:
@@ -109,7 +112,7 @@ def _misfit(place: str, source: str, target: Flat, loaded: Flat) -> str | None:
         if (here in target) != (there in loaded):
             return _BATCH_NORM if here in target else _GROUP_NORM
     if source not in loaded:
-        return "not in the file"
+        return _OFFSETS if "/offset/" in source else "not in the file"
     if loaded[source].shape != target[place].shape:
         return f"shape {loaded[source].shape} in the file, {target[place].shape} here"
     return None

@@ -146,8 +146,13 @@ def _backbone(tensors: Flat, weights: str | os.PathLike) -> Flat:
 
 def _require_body(report: Report, weights: str | os.PathLike) -> None:
     """A model without its pretrained body is no Detectron2 model; its head may be fresh."""
-    faults = [f"{path}: {reason}" for path, reason in report.missing if path.startswith("backbone/")]
+    faults = [f"{path}: {reason}" for path, reason in report.missing if _is_body(path)]
     _raise(f"{weights} does not hold the whole backbone", faults)
+
+
+def _is_body(path: str) -> bool:
+    """Whether a backbone's file must have it: offsets of deformable convolutions begin anew."""
+    return path.startswith("backbone/") and "/offset/" not in path
 
 
 def _foreign(config: MaskRCNNConfig) -> list[str]:

@@ -26,7 +26,7 @@ _SUPPORTED: dict[str, tuple[tuple[Any, ...], str]] = {
     "MODEL.META_ARCHITECTURE": (("GeneralizedRCNN",), "another architecture"),
     "MODEL.PROPOSAL_GENERATOR.MIN_SIZE": ((0,), "a smallest proposal"),
     "MODEL.PROPOSAL_GENERATOR.NAME": (("RPN",), "another proposal generator"),
-    "MODEL.RESNETS.DEFORM_ON_PER_STAGE": (([False] * 4,), "deformable convolution"),
+    "MODEL.RESNETS.DEFORM_NUM_GROUPS": ((1,), "offsets for several groups"),
     "MODEL.RESNETS.DEPTH": ((18, 34, 50, 101, 152), "another depth"),
     "MODEL.RESNETS.NORM": (tuple(_NORMS), "another norm"),
     "MODEL.RESNETS.RES5_DILATION": ((1, 2), "another dilation"),
@@ -98,6 +98,8 @@ def _c4_faults(fields: Fields) -> list[str]:
     )
     if "res4" not in fields["MODEL.RESNETS.OUT_FEATURES"] or "res5" in fields["MODEL.RESNETS.OUT_FEATURES"]:
         faults.append("MODEL.RESNETS.OUT_FEATURES: with Res5ROIHeads the backbone must end with res4")
+    if fields["MODEL.RESNETS.DEFORM_ON_PER_STAGE"][-1]:
+        faults.append("MODEL.RESNETS.DEFORM_ON_PER_STAGE: Res5ROIHeads cannot build a deformable res5")
     if fields["MODEL.RESNETS.RES5_DILATION"] != 1:
         faults.append("MODEL.RESNETS.RES5_DILATION: Res5ROIHeads do not build a dilated res5; use 1")
     if fields["MODEL.RESNETS.DEPTH"] < 50:
@@ -227,6 +229,7 @@ def _values(fields: Fields) -> dict[str, Any]:
 
 
 def _backbone(fields: Fields, last_stage: int) -> dict[str, Any]:
+    deformable = fields["MODEL.RESNETS.DEFORM_ON_PER_STAGE"]
     groups, dilation = fields["MODEL.RESNETS.NUM_GROUPS"], fields["MODEL.RESNETS.RES5_DILATION"]
     return {
         "depth": fields["MODEL.RESNETS.DEPTH"],
@@ -238,6 +241,8 @@ def _backbone(fields: Fields, last_stage: int) -> dict[str, Any]:
         "stage_strides": (1, 2, 2, 2 if dilation == 1 else 1),
         "res5_dilation": dilation,
         "stride_in_1x1": fields["MODEL.RESNETS.STRIDE_IN_1X1"],
+        "deformable": deformable,
+        "deform_weights": any(deformable) and fields["MODEL.RESNETS.DEFORM_MODULATED"],
         "norm": _NORMS[fields["MODEL.RESNETS.NORM"]],
         "freeze_at": max(0, min(fields["MODEL.BACKBONE.FREEZE_AT"], last_stage)),
     }

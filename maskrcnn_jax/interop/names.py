@@ -15,6 +15,7 @@ from maskrcnn_jax.errors import UserError
 _LAYERS = [
     (r"backbone/stem/conv1", r"{body}stem.conv1"),
     (r"backbone/(res\d)/block(\d+)/(conv\d|shortcut)", r"{body}\1.\2.\3"),
+    (r"backbone/(res\d)/block(\d+)/conv2/offset", r"{body}\1.\2.conv2_offset"),
     (r"neck/(lateral|output)(\d)", r"backbone.fpn_\1\2"),
     (r"rpn/objectness", r"proposal_generator.rpn_head.objectness_logits"),
     (r"rpn/deltas", r"proposal_generator.rpn_head.anchor_deltas"),

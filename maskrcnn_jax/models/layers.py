@@ -1,5 +1,6 @@
 """Convolution, normalisation and dense layers, indifferent to the padding of their input."""
 
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from maskrcnn_jax.config import Norm
 from maskrcnn_jax.models.convolution import convolve
+from maskrcnn_jax.ops.deformable import deformable_conv
 
 _EPSILON = 1e-5
 
@@ -83,7 +85,8 @@ class Conv(nn.Module):
     """Convolution with optional normalisation; a bias where there is none.
 
     A kernel larger than 1 sees zeros outside `extent`, as it would at the border of an unpadded image:
-    results do not depend on how much padding the canvas has. `epsilon` is a frozen batch norm's. 1x1 kernels
+    results do not depend on how much padding the canvas has. `epsilon` is a frozen batch norm's. A
+    `deformable` one learns where its taps read. 1x1 kernels
     are matrix products, which XLA's CPU backend runs three times as fast as convolutions when their batch is
     one of RoIs.
     """
@@ -97,6 +100,24 @@ class Conv(nn.Module):
     dilation: int = 1
     groups: int = 1
     epsilon: float = _EPSILON
+    deformable: bool = False
+    deform_weights: bool = False
+
+    def _deform(self, x, kernel, extent, options):
+        """Where the taps read, and with what weight, is itself a convolution, which begins at zero."""
+        taps = self.kernel**2
+        told = Conv(
+            (3 if self.deform_weights else 2) * taps,
+            self.kernel,
+            self.stride,
+            dtype=jnp.float32,
+            kernel_init=normal_fill(0.0),
+            dilation=self.dilation,
+            name="offset",
+        )(x, extent)
+        weights = jax.nn.sigmoid(told[..., 2 * taps :]) if self.deform_weights else None
+        one = functools.partial(deformable_conv, stride=self.stride, **options)
+        return jax.vmap(one, (0, None, 0, 0))(x, kernel, told[..., : 2 * taps], weights)
 
     @nn.compact
     def __call__(
@@ -110,7 +131,11 @@ class Conv(nn.Module):
         else:
             if extent is not None:
                 x = jnp.where(inside(extent, *x.shape[1:3]), x, jnp.zeros((), x.dtype))
-            x = convolve(x, kernel, self.stride, dilation=self.dilation, groups=self.groups)
+            options = {"dilation": self.dilation, "groups": self.groups}
+            if self.deformable:
+                x = self._deform(x, kernel, extent, options)
+            else:
+                x = convolve(x, kernel, self.stride, **options)
         if self.norm == "frozen_bn":
             return FrozenBatchNorm(self.epsilon, name="norm")(x)
         if self.norm == "group":

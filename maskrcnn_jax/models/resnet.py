@@ -59,6 +59,8 @@ class Block(nn.Module):
             first, second = (stride, 1) if self.config.stride_in_1x1 else (1, stride)
             y = activate(conv("conv1", width, 1, first)(x, extent))
             spread["groups"] = self.config.groups
+            if self.config.deformable[self.stage - 2]:
+                spread |= {"deformable": True, "deform_weights": self.config.deform_weights}
             y = activate(conv("conv2", width, 3, second, **spread)(y, shrink(extent, first)))
             y = conv("conv3", channels)(y, after)
         if stride != 1 or x.shape[-1] != channels:

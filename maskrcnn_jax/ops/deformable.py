@@ -1,4 +1,4 @@
-"""Deformable convolution (Dai et al. 2017; Zhu et al. 2019): every tap of the kernel reads where it is told to."""
+"""Deformable convolution (Dai et al. 2017; Zhu et al. 2019): taps of the kernel read where they are told."""
 
 import jax.numpy as jnp
 import numpy as np

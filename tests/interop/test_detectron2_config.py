@@ -146,6 +146,11 @@ def test_every_field_has_its_place(read, name, value, ours, expected):
         ({"MODEL.FPN.OUT_CHANNELS": 16}, "fpn.channels", 16),
         ({"MODEL.FPN.FUSE_TYPE": "avg"}, "fpn.fuse", "avg"),
         ({"MODEL.FPN.NORM": "GN"}, "fpn.norm", "group"),
+        (
+            {"MODEL.RESNETS.DEFORM_ON_PER_STAGE": [False, True, True, True]},
+            "backbone.deformable",
+            (False, True, True, True),
+        ),
         ({"MODEL.ROI_BOX_HEAD.NUM_CONV": 4, "MODEL.ROI_BOX_HEAD.CONV_DIM": 24}, "roi.box_convs", 4),
         ({"MODEL.ROI_BOX_HEAD.NUM_CONV": 4, "MODEL.ROI_BOX_HEAD.NORM": "GN"}, "roi.box_norm", "group"),
         ({"MODEL.ROI_MASK_HEAD.NORM": "SyncBN"}, "roi.mask_norm", "frozen_bn"),
@@ -247,7 +252,7 @@ def test_what_is_lacking_is_refused_by_name(read, name, value, message):
         ("MODEL.ROI_BOX_HEAD.NUM_FC", 0, "at least one layer"),
         ("MODEL.ROI_MASK_HEAD.POOLER_TYPE", "", "supported: 'ROIAlignV2'"),
         ("MODEL.ROI_MASK_HEAD.NORM", "LN", "another norm"),
-        ("MODEL.RESNETS.DEFORM_ON_PER_STAGE", [False, True, True, True], "deformable"),
+        ("MODEL.RESNETS.DEFORM_NUM_GROUPS", 2, "several groups"),
     ],
 )
 def test_pyramids_that_are_lacking(read, fpn, name, value, message):

@@ -247,12 +247,12 @@ def test_losses_are_these_sums(anchors, outputs, rng, beta):
 
 
 def test_small_proposals_are_dropped(anchors, outputs):
-    valid = np.ones(len(anchors.boxes), bool)
+    valid = jnp.ones(len(anchors.boxes), bool)
     least = 12.0
     config = dataclasses.replace(
         CONFIG, min_size=least, nms_iou=1.0, pre_nms=(10_000,) * 2, post_nms=(10_000,) * 2
     )
-    found = rpn.propose(config, *outputs, anchors, valid, SIZE, training=False)
+    found = jax.jit(lambda *a: rpn.propose(config, *a, anchors, valid, SIZE, training=False))(*outputs)
     boxes = clip(decode(outputs[1], anchors.boxes, config.box_weights), SIZE)
     large = np.all(np.asarray(boxes[:, 2:] - boxes[:, :2]) > least, axis=1)
     assert 0 < large.sum() < len(large)
