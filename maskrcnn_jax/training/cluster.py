@@ -41,6 +41,10 @@ class ClusterError(UserError):
     """The processes of a cluster do not find each other, do not fit together, or one of them is gone."""
 
 
+class Stopped(KeyboardInterrupt):
+    """A run was asked to stop, and has, on all of its processes."""
+
+
 @contextlib.contextmanager
 def joined(
     coordinator: str | None = None,
@@ -85,7 +89,14 @@ def joined(
             f"another process of the cluster is gone, or the network to it ({str(error).splitlines()[0]}): "
             "all end; the same commands go on from the last checkpoint"
         ) from error
-    # Where an error ends the block, the interpreter's end does this, after the error was told.
+    except Stopped:
+        _leave()
+        raise
+    _leave()
+
+
+def _leave() -> None:
+    """Together. Where one process fails alone, it leaves at its end, and so tells the others."""
     wait()
     jax.distributed.shutdown()
 

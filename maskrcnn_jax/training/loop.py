@@ -30,6 +30,7 @@ from maskrcnn_jax.models.mask_rcnn import MaskRCNN, init_params
 from maskrcnn_jax.structures import Batch
 from maskrcnn_jax.training.checkpoint import Checkpoints
 from maskrcnn_jax.training.cluster import (
+    Stopped,
     agreed,
     agreed_stop,
     folder_lock,
@@ -261,7 +262,7 @@ class _Run:
                 if saves:
                     checkpoints.save(state)
                 if stops:
-                    raise KeyboardInterrupt(f"stopped; step {step} is saved in {self.workdir}")
+                    raise Stopped(f"stopped; step {step} is saved in {self.workdir}")
         return state
 
     def publish(self, state: TrainState, validation: Sequence[Record]) -> Evaluation | None:
