@@ -1,4 +1,4 @@
-"""Inputs of single layers, by seed, for both sides of a comparison with torch's and torchvision's operators."""
+"""Inputs of single layers, by seed: for ours, and for the operators of torch and torchvision."""
 
 import numpy as np
 from torchvision_case import uniform
