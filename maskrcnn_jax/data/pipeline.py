@@ -6,6 +6,7 @@ s * batch_size + i names the epoch, the place in that epoch's permutation, and t
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
@@ -16,14 +17,13 @@ from jaxtyping import Float32, Int, UInt8
 
 from maskrcnn_jax.data.augment import Augmentation, compose
 from maskrcnn_jax.data.motion import follow
+from maskrcnn_jax.data.order import make_deck, permuted
+from maskrcnn_jax.data.record_tensors import Read, in_memory, on_demand
 from maskrcnn_jax.data.records import Record
 from maskrcnn_jax.data.runs import boxes_of, find_runs, renumbered
 from maskrcnn_jax.data.selection import whole
 from maskrcnn_jax.errors import UserError
 from maskrcnn_jax.structures import Batch
-
-# From a record's index to its image, layers, annotated boxes, classes, crowd, and the layer of each instance.
-Read = Callable[[tf.Tensor], tuple[tf.Tensor, ...]]
 
 _CELLS = 4  # along each side: instances beyond `max_instances` become a region in each of 4 x 4 parts
 REGIONS = _CELLS**2  # rows of a batch past `max_instances`
@@ -78,9 +78,9 @@ def batches(
     hide_gpus_from_tensorflow()
     share = batch_size // process_count
     failures: list[Exception] = []
-    in_memory = isinstance(records, list | tuple)
-    read, depth = _in_memory(records) if in_memory else _on_demand(records, failures)
-    has_boxes = not in_memory or any(np.isfinite(record.annotated_boxes).any() for record in records)
+    held = isinstance(records, list | tuple)
+    read, depth = in_memory(records) if held else on_demand(records, failures)
+    has_boxes = not held or any(np.isfinite(record.annotated_boxes).any() for record in records)
     deck = make_deck([record.name for record in records], shares) if shares else np.arange(len(records))
     make_sample = _sampler(read, deck, depth, has_boxes, compose(augment), canvas, max_instances, seed)
 
@@ -89,10 +89,13 @@ def batches(
         step, i = k // share, k % share
         return make_sample(step * batch_size + process_index * share + i)
 
-    # Never to its end, where tf.data may wait for its tuner's thread to wake up.
     dataset = tf.data.Dataset.range(start_step * share, np.iinfo(np.int64).max)
-    dataset = dataset.map(numbered, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    dataset = dataset.map(numbered, num_parallel_calls=os.cpu_count(), deterministic=True)
     dataset = dataset.batch(share, drop_remainder=True).prefetch(prefetch)
+    # Nothing is left to tune, and the end of a tuned stream waits for the tuner's thread to wake up.
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    dataset = dataset.with_options(options)
     return islice(_checked(dataset, records, canvas, failures), steps)
 
 
@@ -125,7 +128,7 @@ def _sampler(
     rows = max_instances + REGIONS
 
     def make_sample(number: tf.Tensor) -> Batch:
-        index = tf.gather(tf.constant(deck), _permuted(number, len(deck), seed))
+        index = tf.gather(tf.constant(deck), permuted(number, len(deck), seed))
         image, layers, annotated, *fields = read(index)
         key = tf.stack([tf.constant(seed, tf.int64), number])
         before = tf.shape(image)[:2]
@@ -154,80 +157,6 @@ def _sampler(
         )
 
     return make_sample
-
-
-def make_deck(names: Sequence[str], shares: Mapping[str, float]) -> Int[np.ndarray, "draws"]:
-    """Positions of `names`, repeated so that one pass through them draws each kind by its share.
-
-    A kind are the names that begin alike. The least drawn record comes four times in a pass, the others
-    as often as their kind's share asks, rounded: shares hold to an eighth of themselves at worst.
-
-    Raises:
-      UserError: a name belongs to no kind or to several, or a kind has no names.
-    """
-    kinds = [[kind for kind in shares if name.startswith(kind)] for name in names]
-    wrong = [name for name, found in zip(names, kinds, strict=True) if len(found) != 1]
-    empty = [kind for kind in shares if [kind] not in kinds]
-    _require(not wrong, f"data.shares {dict(shares)}: these names begin with none or several: {wrong[:5]}")
-    _require(not empty, f"data.shares: no record's name begins with {', '.join(empty)}")
-    wanted = np.array([shares[found[0]] / kinds.count(found) for found in kinds])
-    return np.repeat(np.arange(len(names)), np.rint(4 * wanted / wanted.min()).astype(int))
-
-
-def _in_memory(records: Sequence[Record]) -> tuple[Read, int]:
-    """All records end to end in one tensor per field: what cuts one out by its index, and the most layers.
-
-    The tensors are eager: the graph refers to them, so that nothing is copied into it.
-    """
-
-    def field(arrays: list[np.ndarray]) -> tuple[tf.Tensor, tf.Tensor]:
-        ends = np.cumsum([0] + [array.size for array in arrays])
-        return tf.constant(np.concatenate([array.ravel() for array in arrays])), tf.constant(ends)
-
-    images = field([record.image for record in records])
-    layers = field([record.layers for record in records])
-    boxes = field([record.annotated_boxes for record in records])
-    classes = field([record.classes for record in records])
-    crowd = field([record.crowd for record in records])
-    layer = field([record.layer for record in records])
-    shapes = tf.constant([record.layers.shape for record in records])
-
-    def read(index: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        fields = (images, layers, boxes, classes, crowd, layer)
-        flat = [values[ends[index] : ends[index + 1]] for values, ends in fields]
-        depth, height, width = tf.unstack(shapes[index])
-        shapes_of = ([height, width, 3], [depth, height, width], [-1, 4])
-        return *map(tf.reshape, flat, shapes_of), *flat[3:]
-
-    return read, max(len(record.layers) for record in records)
-
-
-def _on_demand(records: Sequence[Record], failures: list[Exception]) -> tuple[Read, int]:
-    """As `_in_memory`, but each record is read when its turn comes; `failures` gets what that raises."""
-    kinds = ((tf.uint8, (None, None, 3)), (tf.uint16, (None, None, None)), (tf.float32, (None, 4)))
-    kinds += ((tf.int32, (None,)), (tf.bool, (None,)), (tf.int32, (None,)))
-
-    def load(index: np.int64) -> tuple[np.ndarray, ...]:
-        try:
-            record = records[int(index)]
-        except Exception as error:
-            failures.append(error)
-            raise
-        boxes = record.annotated_boxes
-        return record.image, record.layers, boxes, record.classes, record.crowd, record.layer
-
-    def read(index: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        fields = tf.numpy_function(load, [index], [dtype for dtype, _ in kinds], stateful=False)
-        return tuple(tf.ensure_shape(x, shape) for x, (_, shape) in zip(fields, kinds, strict=True))
-
-    return read, records.depth
-
-
-def _permuted(number: tf.Tensor, count: int, seed: int) -> Int[tf.Tensor, ""]:
-    """The record of a sample: place `number` % `count` of the epoch's permutation, with no state."""
-    epoch, place = number // count, number % count
-    key = tf.stack([tf.constant(seed, tf.int64), epoch])
-    return tf.random.experimental.index_shuffle(place, key, tf.constant(count - 1, tf.int64))
 
 
 def _regions(boxes: Float32[tf.Tensor, "N 4"], size: tf.Tensor) -> Float32[tf.Tensor, "R 4"]:

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from maskrcnn_jax.data.pipeline import REGIONS, batches, hide_gpus_from_tensorflow, make_deck
+from maskrcnn_jax.data.order import make_deck
+from maskrcnn_jax.data.pipeline import REGIONS, batches, hide_gpus_from_tensorflow
 from maskrcnn_jax.data.records import Record, encode_layers
 from maskrcnn_jax.data.runs import tight_boxes
 from maskrcnn_jax.data.synthetic import draw_records
