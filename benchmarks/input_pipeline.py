@@ -209,6 +209,7 @@ def _print_stages(records: list[Record], steps: int) -> None:
     images = [tf.constant(record.image) for record in records]
     layers = [tf.constant(record.layers) for record in records]
     counts = [len(record.classes) for record in records]
+    depth = max(len(record.layers) for record in records)
     shapes = tf.TensorSpec((None, None, 3), tf.uint8), tf.TensorSpec((None, None, None), tf.uint16)
     signature = (*shapes, tf.TensorSpec((None,), tf.int32), tf.TensorSpec((2,), tf.int64))
     previous = 0.0
@@ -219,7 +220,7 @@ def _print_stages(records: list[Record], steps: int) -> None:
         ("flip", AUGMENT, False),
         ("boxes and renumbering", AUGMENT, True),
     ):
-        function = tf.function(_stage(ops, finish), input_signature=signature)
+        function = tf.function(_stage(ops, finish, depth), input_signature=signature)
         total = _milliseconds(
             lambda i, f=function: f(
                 images[i % len(images)],
@@ -235,11 +236,10 @@ def _print_stages(records: list[Record], steps: int) -> None:
     print(f"  the pipeline, all cores    {whole:8.1f}  (with reading from memory, padding and batching)")
 
 
-def _stage(ops, finish: bool) -> Callable:
+def _stage(ops, finish: bool, depth: int) -> Callable:
     augment = compose(ops)
 
     def run(image, layers, classes, seed):
-        depth = len(layers)
         image, selection, _ = augment(image, whole(layers), seed)
         if not finish:
             return image, selection
