@@ -12,6 +12,7 @@ from typing import NamedTuple
 from maskrcnn_jax.documents import DATA_SET, DocumentError, read_json
 from maskrcnn_jax.errors import UserError
 from maskrcnn_jax.images.decoding import IMAGE_SUFFIXES, image_files
+from maskrcnn_jax.images.ome_zarr import is_ome_zarr
 from maskrcnn_jax.images.sources import SLIDE_SUFFIXES
 
 SUFFIXES = (*IMAGE_SUFFIXES, ".btf", *SLIDE_SUFFIXES)
@@ -39,8 +40,10 @@ def find_images(paths: Iterable[str]) -> tuple[list[Path], list[str]]:
 
 def _images_of(given: str) -> tuple[list[Path], str | None]:
     path = Path(given)
+    if is_ome_zarr(path):
+        return [path], None
     if path.is_dir():
-        images = image_files(path, SUFFIXES)
+        images = sorted([*image_files(path, SUFFIXES), *filter(is_ome_zarr, path.iterdir())])
         deeper = (
             " itself; those in its folders are PATH/'**/*'" if any(map(Path.is_dir, path.iterdir())) else ""
         )
@@ -50,7 +53,11 @@ def _images_of(given: str) -> tuple[list[Path], str | None]:
     if not glob.has_magic(given):
         return [], f"{given}: there is no such file or folder"
     matches = map(Path, sorted(glob.glob(given, recursive=True)))  # noqa: PTH207 - Path's needs a folder
-    images = [match for match in matches if match.is_file() and match.suffix.lower() in SUFFIXES]
+    images = [
+        match
+        for match in matches
+        if is_ome_zarr(match) or (match.is_file() and match.suffix.lower() in SUFFIXES)
+    ]
     return images, None if images else f"{given}: no image has such a name"
 
 

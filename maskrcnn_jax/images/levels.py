@@ -5,12 +5,14 @@ from __future__ import annotations
 import functools
 import logging
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Shaped, UInt8
 
 from maskrcnn_jax.images.intensity import HIGH, LOW
 from maskrcnn_jax.images.pixels import high_byte
+from maskrcnn_jax.images.windows import sample_windows
 
 _ENDS = (100 * LOW, 100 * HIGH)  # percentiles that become 0 and 255
 
@@ -65,6 +67,22 @@ class Levels:
         with np.errstate(over="ignore", invalid="ignore"):  # of infinite values
             levels = (values.astype(np.float64) - low) * (255 / span)
         return np.rint(np.clip(np.nan_to_num(levels, nan=0, posinf=255, neginf=0), 0, 255)).astype(np.uint8)
+
+
+def levels_of(dtype: np.dtype, view: Any, *, bits: int = 0, inverted: bool = False) -> Levels:
+    """How the values of an image become levels: by their type, or by percentiles of windows all over it.
+
+    Args:
+      dtype: of the values.
+      view: the image, a `choice.View`.
+      bits: of a value, if not all of its type.
+      inverted: whether 0 is white.
+    """
+    if has_range(dtype):
+        return Levels(bits=bits or 8 * dtype.itemsize, inverted=inverted)
+    tell_once(dtype)
+    values = np.concatenate([view.read(*window) for window in sample_windows(view.size)])
+    return Levels(ends=percentiles(values, together=view.colour), inverted=inverted)
 
 
 @functools.cache

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import tifffile
@@ -13,7 +13,7 @@ import tifffile
 # What microscopes and scanners have. A TIFF's resolution is more often that of a printer: 300 dots an inch
 # are 85 µm a pixel.
 _PLAUSIBLE = (0.01, 30.0)
-_MICROMETRES = {"nm": 1e-3, "mm": 1e3, "cm": 1e4}
+_MICROMETRES = {"nm": 1e-3, "mm": 1e3, "cm": 1e4, "nanometer": 1e-3, "millimeter": 1e3, "micrometer": 1.0}
 _MICROMETRES |= dict.fromkeys(
     ("\N{MICRO SIGN}m", "\N{GREEK SMALL LETTER MU}m", "um", "micron", "microns"), 1.0
 )
@@ -24,6 +24,15 @@ _RESOLUTION_UNITS = {2: 25_400.0, 3: 10_000.0}  # of TIFF, in µm: inch and cent
 def of_slide(properties: Mapping[str, str]) -> float | None:
     """From what OpenSlide says of a slide."""
     return _mean(properties.get(f"openslide.mpp-{axis}") for axis in "xy")
+
+
+def of_axes(axes: Sequence[Mapping[str, Any]], scales: Sequence[float]) -> float | None:
+    """From OME-Zarr's axes and their scales."""
+    lengths = {
+        axis.get("name"): _micrometres(axis.get("unit")) * scale
+        for axis, scale in zip(axes, scales, strict=True)
+    }
+    return _mean(lengths.get(axis) for axis in "xy")
 
 
 def of_tiff(file: tifffile.TiffFile, series: int, page: tifffile.TiffPage) -> float | None:

@@ -20,6 +20,7 @@ from maskrcnn_jax.files import require_regular
 from maskrcnn_jax.images.choice import ALL, Choice
 from maskrcnn_jax.images.decoding import UNREADABLE, read_deep, unreadable
 from maskrcnn_jax.images.intensity import grey_table
+from maskrcnn_jax.images.ome_zarr import OmeZarr, is_ome_zarr
 from maskrcnn_jax.images.pixels import as_rgb, fault_of
 from maskrcnn_jax.images.scale import of_slide, of_tiff
 from maskrcnn_jax.images.tiff import SUFFIXES as TIFF_SUFFIXES
@@ -149,8 +150,8 @@ def open_source(
     """Opens whatever holds an image; of a pyramid, its finest level.
 
     Args:
-      image: an array as `Predictor` takes it (also memory-mapped), or a file: PNG, JPEG, BMP, TIFF, or
-        a slide in a format of OpenSlide.
+      image: an array as `Predictor` takes it (also memory-mapped), or a file: PNG, JPEG, BMP, TIFF, a slide
+        in a format of OpenSlide, or the folder of an OME-Zarr, whose name ends in `.zarr`.
       choice: what to read of a file with several series, planes or channels.
 
     Raises:
@@ -160,6 +161,8 @@ def open_source(
     if isinstance(image, str | os.PathLike):
         path = Path(image)
         with _faults_of(path):
+            if is_ome_zarr(path):
+                return _ZarrSource(path, choice)
             require_regular(path)
             if path.suffix.lower() in SLIDE_SUFFIXES:
                 return _SlideSource(path, choice)
@@ -219,6 +222,24 @@ class _TiffSource(ImageSource):
 
     def close(self) -> None:
         self._open.close()
+
+
+class _ZarrSource(ImageSource):
+    def __init__(self, path: Path, choice: Choice):
+        try:
+            self._image = OmeZarr(path, choice)
+        except ImportError as error:
+            raise _missing(path, "zarr") from error
+        self._path, self.size, self.mpp = path, self._image.size, self._image.mpp
+        self.fingerprint = self._image.fingerprint
+
+    @property
+    def levels(self) -> list[tuple[int, int]]:
+        return self._image.levels
+
+    def _read(self, level: int, top: int, left: int, height: int, width: int) -> Shaped[np.ndarray, "h w *C"]:
+        with _faults_of(self._path):
+            return self._image.read_deep(level, top, left, height, width)
 
 
 class _SlideSource(ImageSource):

@@ -14,10 +14,9 @@ from jaxtyping import Shaped, UInt8
 
 from maskrcnn_jax.errors import UserError
 from maskrcnn_jax.images.choice import ALL, Choice, ChoiceError, View
-from maskrcnn_jax.images.levels import Levels, has_range, percentiles, tell_once
+from maskrcnn_jax.images.levels import Levels, has_range, levels_of
 from maskrcnn_jax.images.pixels import as_rgb
 from maskrcnn_jax.images.scale import of_tiff
-from maskrcnn_jax.images.windows import sample_windows
 
 SUFFIXES = (".tif", ".tiff", ".btf")
 # Images up to this many pixels (48 MiB as RGB) are decoded whole: that needs no further package.
@@ -97,24 +96,14 @@ class Tiff:
         """A window of a level, grey or RGB, with 16 bits where the file has more than 8."""
         values = self._views[level].read(top, left, height, width)
         if self._brightness is None:
-            whole = (height, width) == self.size
-            self._brightness = self._brightness_of(values if whole else None)
+            self._brightness = self._levels_of_all()
         return self._brightness.deep(values)
 
-    def _brightness_of(self, values: Shaped[np.ndarray, "h w *C"] | None) -> Levels:
+    def _levels_of_all(self) -> Levels:
+        bits = self._page.bitspersample
+        bits = bits if isinstance(bits, int) else max(bits)
         inverted = self._page.photometric == tifffile.PHOTOMETRIC.MINISWHITE
-        if has_range(self._page.dtype):
-            bits = self._page.bitspersample
-            bits = bits if isinstance(bits, int) else max(bits)
-            return Levels(bits=bits, inverted=inverted)
-        tell_once(self._page.dtype)
-        if values is None:
-            values = self._sample()
-        return Levels(ends=percentiles(values, together=self._views[0].colour), inverted=inverted)
-
-    def _sample(self) -> Shaped[np.ndarray, "h w *C"]:
-        """The whole image, or squares on a grid if it is too large for that, in one column."""
-        return np.concatenate([self._views[0].read(*window) for window in sample_windows(self.size)])
+        return levels_of(self._page.dtype, self._views[0], bits=bits, inverted=inverted)
 
 
 @contextlib.contextmanager
