@@ -4,32 +4,25 @@ from __future__ import annotations
 
 import argparse
 import difflib
-import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from maskrcnn_jax.commands.choosing import add_choice, choice_of
 from maskrcnn_jax.errors import UserError
 from maskrcnn_jax.zoo import DEFAULT
 
 if TYPE_CHECKING:  # What is slow to import is imported where it is used.
-    from rich.console import Console
-
+    from maskrcnn_jax.commands.prediction_display import Done
+    from maskrcnn_jax.config import MaskRCNNConfig
     from maskrcnn_jax.images.inputs import Ids
     from maskrcnn_jax.prediction.jobs import Worker
     from maskrcnn_jax.prediction.journal import Job
+    from maskrcnn_jax.prediction.tiling import BatchPredictor
 
 FORMATS = ("coco", "labels", "geojson", "csv", "overlay")
-
-
-class _Done(NamedTuple):
-    """An image's name, its number of objects (None if it failed), and what it took (None if done before)."""
-
-    name: str
-    objects: int | None
-    seconds: float | None
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -77,6 +70,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="COCO data set or list of images: gives the COCO rows its ids",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace results that are there")
+    parser.add_argument(
+        "--ray",
+        metavar="ADDRESS",
+        help="work on all machines of this Ray cluster, which see the same files; `auto` finds the one that "
+        "runs here, `local` starts one",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -85,15 +84,16 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
       UserError, OSError: nothing can be done at all; the message says why.
     """
+    from maskrcnn_jax.commands.prediction_display import do_all, report
     from maskrcnn_jax.images.inputs import find_images, read_ids
     from maskrcnn_jax.interop.bundle import load_bundle
     from maskrcnn_jax.outputs.folder import Outputs
-    from maskrcnn_jax.prediction.jobs import Worker
+    from maskrcnn_jax.prediction.jobs import Worker, do_jobs
     from maskrcnn_jax.prediction.journal import Journal
-    from maskrcnn_jax.prediction.predictor import Predictor
-    from maskrcnn_jax.prediction.test_time import Augmented
     from maskrcnn_jax.zoo import load_model
 
+    if arguments.ray:
+        _leave_gpus_to_workers()
     choice = choice_of(arguments)
     images, faults = find_images(arguments.paths)
     if not images:
@@ -103,9 +103,8 @@ def run(arguments: argparse.Namespace) -> int:
     config, params = load_bundle(arguments.bundle) if arguments.bundle else load_model(_model(arguments))
     categories = _categories(config.num_classes, arguments.classes, ids)
     color_by = arguments.color_by or ("class" if len(categories) > 1 else "object")
-    outputs = Outputs(arguments.out, arguments.formats, categories, color_by=color_by)
-    predictor = Predictor(config, params)
-    predict = Augmented(predictor) if arguments.tta else predictor
+    outputs = Outputs(arguments.out.absolute(), arguments.formats, categories, color_by=color_by)
+    predict = _predictor(params, config, arguments.tta)
     usual = config.detection.min_score
     min_score = usual if arguments.min_score is None else arguments.min_score
     options = {
@@ -117,13 +116,17 @@ def run(arguments: argparse.Namespace) -> int:
         "tile": arguments.tile,
         "image": {name: getattr(arguments, name) for name in ("channel", "plane", "series")},
     }
-    journal = Journal(arguments.out / "unfinished", options)
+    journal = Journal(arguments.out.absolute() / "unfinished", options)
     before = journal.begin(outputs, jobs, overwrite=arguments.overwrite)
     limits = {"most": config.detection.max_detections, "min_score": min_score}
-    worker = Worker(predict, outputs, journal, **limits, tile=arguments.tile, choice=choice)
-    done = _do_all(jobs, before, faults, worker)
+    fields = {"outputs": outputs, "journal": journal, "tile": arguments.tile, "choice": choice, **limits}
+    if arguments.ray:
+        done, notes = _do_on_ray(arguments, jobs, before, faults, config, params, fields)
+    else:
+        worker = Worker(predict, **fields)
+        done = do_all(jobs, before, faults, partial(do_jobs, worker))
+        notes = worker.notes
     outputs.finish(journal.images(jobs), journal.rows(jobs))
-    notes = worker.notes
     if "coco" in arguments.formats and arguments.min_score is None:
         notes.append(f"all files hold what scores at least {usual:g}: for COCO AP, give --min-score 0")
     failed = sum(row.objects is None for row in done)
@@ -131,7 +134,7 @@ def run(arguments: argparse.Namespace) -> int:
         notes.append("the same command tries only those again that failed")
     else:
         journal.remove()
-    _report(done, notes, arguments.out)
+    report(done, notes, arguments.out)
     return int(bool(faults) or failed > 0)
 
 
@@ -150,63 +153,49 @@ def _jobs(images: Sequence[Path], ids: Ids | None) -> list[Job]:
     return [Job(*fields) for fields in zip(images, names, numbers, file_names, strict=True)]
 
 
-def _do_all(
-    jobs: Sequence[Job], before: Mapping[str, int], faults: Sequence[str], worker: Worker
-) -> list[_Done]:
-    """One image after the other, with bars in a terminal, and lines where there is none."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+def _predictor(params: Any, config: MaskRCNNConfig, tta: str | None) -> BatchPredictor:
+    from maskrcnn_jax.prediction.predictor import Predictor
+    from maskrcnn_jax.prediction.test_time import Augmented
 
-    from maskrcnn_jax.prediction.jobs import FAILURES, fault
-
-    console = Console(stderr=True)
-    columns = TextColumn("{task.description}"), BarColumn(24), MofNCompleteColumn(), TimeRemainingColumn()
-    bars = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
-    done: list[_Done] = []
-    _say(console, *faults)
-    with bars:
-        images, tiles = bars.add_task("images", total=len(jobs)), bars.add_task("tiles", visible=False)
-        for job in jobs:
-            if job.name in before:
-                done.append(_Done(job.name, before[job.name], None))
-                bars.advance(images)
-                continue
-            bars.reset(tiles, visible=False)
-            objects, start = None, time.perf_counter()
-            try:
-                objects = worker(
-                    job, lambda n, count: bars.update(tiles, completed=n, total=count, visible=True)
-                )
-            except FAILURES as error:
-                _say(console, fault(job.image, error))
-            done.append(_Done(job.name, objects, time.perf_counter() - start))
-            bars.advance(images)
-            if objects is not None and not console.is_terminal:
-                _say(console, f"{len(done)}/{len(jobs)} {job.name}: {objects:,}, {done[-1].seconds:.1f} s")
-    return done
+    predictor = Predictor(config, params)
+    return Augmented(predictor) if tta else predictor
 
 
-def _report(done: Sequence[_Done], notes: Sequence[str], out: Path) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
+def _make_worker(params: Any, config: MaskRCNNConfig, tta: str | None, fields: Mapping[str, Any]) -> Worker:
+    """On the machine where it works."""
+    from maskrcnn_jax.prediction.jobs import Worker
 
-    console = Console()
-    view = Table(show_footer=len(done) > 1)
-    good = [row for row in done if row.objects is not None]
-    view.add_column("image", f"{len(good)} of {len(done)}", overflow="fold")
-    view.add_column("objects", f"{sum(row.objects for row in good):,}", justify="right")
-    view.add_column("seconds", f"{sum(row.seconds or 0 for row in done):.1f}", justify="right")
-    for row in done:
-        objects = "[red]failed[/red]" if row.objects is None else f"{row.objects:,}"
-        view.add_row(Text(row.name), objects, "before" if row.seconds is None else f"{row.seconds:.1f}")
-    console.print(view)
-    _say(console, *notes, *([f"results are in {out}"] if good else []))
+    return Worker(_predictor(params, config, tta), **fields)
 
 
-def _say(console: Console, *lines: str) -> None:
-    for line in lines:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+def _leave_gpus_to_workers() -> None:
+    """One of them may be on this machine, and JAX takes a whole GPU when it starts."""
+    import jax
+
+    jax.config.update("jax_platforms", "cpu")
+
+
+def _do_on_ray(
+    arguments: argparse.Namespace,
+    jobs: Sequence[Job],
+    before: Mapping[str, int],
+    faults: Sequence[str],
+    config: MaskRCNNConfig,
+    params: Any,
+    fields: Mapping[str, Any],
+) -> tuple[list[Done], list[str]]:
+    """As `do_all`, by the workers of a cluster; and what they have to tell."""
+    from maskrcnn_jax.commands.prediction_display import do_all
+    from maskrcnn_jax.prediction.cluster import Crew
+
+    jobs = [job._replace(image=job.image.absolute()) for job in jobs]
+    make = partial(_make_worker, config=config, tta=arguments.tta, fields=fields)
+    with Crew(arguments.ray, make, params) as crew:
+        done = do_all(jobs, before, faults, crew.do)
+        notes = crew.notes()
+        if crew.lost:
+            notes.append(f"{crew.lost} workers were lost; others did their work again")
+    return done, notes
 
 
 def _image_ids(images: Sequence[Path], ids: Ids | None) -> list[int]:

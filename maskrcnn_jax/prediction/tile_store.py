@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -48,13 +48,19 @@ class TileStore:
         else:
             write_json(manifest, identity)
 
-    def load(self) -> dict[int, Result | None]:
-        """The finished tiles by number; None for one that was skipped. What is damaged counts as missing."""
+    def load(self, numbers: Iterable[int] | None = None) -> dict[int, Result | None]:
+        """The finished ones of these tiles, or of all; None for one that was skipped.
+
+        What is damaged counts as missing.
+        """
+        if numbers is None:
+            stems = (path.stem.removeprefix("tile_") for path in self._folder.glob("tile_*.npz"))
+            numbers = (int(stem) for stem in stems if stem.isdecimal())
         tiles = {}
-        for path in self._folder.glob("tile_*.npz"):
+        for number in numbers:
             try:
-                with path.open("rb") as file, np.load(file, allow_pickle=False) as fields:
-                    tiles[int(path.stem.removeprefix("tile_"))] = _result_of(dict(fields))
+                with self._path(number).open("rb") as file, np.load(file, allow_pickle=False) as fields:
+                    tiles[number] = _result_of(dict(fields))
             except _DAMAGED:
                 continue
         return tiles
@@ -71,9 +77,11 @@ class TileStore:
                 "rectangles": result.crops.rectangles,
                 "size": np.array(result.size),
             }
-        path = self._folder / f"tile_{number:06d}.npz"
-        with atomic(path) as temporary, temporary.open("wb") as file:
+        with atomic(self._path(number)) as temporary, temporary.open("wb") as file:
             np.savez(file, **fields)
+
+    def _path(self, number: int) -> Path:
+        return self._folder / f"tile_{number:06d}.npz"
 
 
 def _result_of(fields: dict[str, np.ndarray]) -> Result | None:

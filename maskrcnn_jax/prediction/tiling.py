@@ -92,27 +92,66 @@ def predict_tiled(
       UserError: sizes that make no sense; or `resume` holds tiles of another image, model or grid.
       DataError: the image's file is damaged.
     """
+    tiles = tile_grid(source.size, tile, overlap)
+    parts = find_tiles(
+        predict,
+        source,
+        range(len(tiles)),
+        tile=tile,
+        overlap=overlap,
+        tissue=tissue,
+        batch=batch,
+        progress=progress,
+        resume=resume,
+    )
+    # An empty tile is a tile in which nothing was found: what only its neighbour sees there, cut, goes.
+    empty = concatenate([], source.size)
+    found = [empty if parts[n] is None else parts[n] for n in range(len(tiles))]
+    return merge_tiles(found, tiles, source.size)
+
+
+def find_tiles(
+    predict: BatchPredictor,
+    source: ImageSource,
+    numbers: Sequence[int],
+    *,
+    tile: int = 1024,
+    overlap: int = 128,
+    tissue: Callable[[UInt8[np.ndarray, "h w 3"]], bool] | None = is_tissue,
+    batch: int = 1,
+    progress: Callable[[int, int], None] | None = None,
+    resume: str | os.PathLike[str] | None = None,
+) -> dict[int, Result | None]:
+    """What `predict_tiled` finds in some of its tiles, before their seams are merged.
+
+    Several processes may find those of one image at once, with one folder `resume` that is there already:
+    with `numbers` empty, this makes it. `predict_tiled` then goes on from there.
+
+    Args:
+      numbers: of the tiles, in the order of `tile_grid`.
+      predict, source, tile, overlap, tissue, batch, progress, resume: as `predict_tiled` takes them.
+
+    Returns:
+      Each tile's detections in the frame of the whole image, by its number; None where there is no tissue.
+    """
     if stretches_grey(predict):
         source = source.stretched()
     tiles = tile_grid(source.size, tile, overlap)
     store = TileStore(resume, _identity(predict, source, tile, overlap, tissue)) if resume else None
-    parts = store.load() if store else {}
+    parts = store.load(numbers) if store else {}
 
     def look(number: int) -> tuple[int, UInt8[np.ndarray, "h w 3"] | None]:
         pixels = source.read(*tiles[number])
         return number, pixels if tissue is None or tissue(pixels) else None
 
-    windows = _ahead(look, [n for n in range(len(tiles)) if n not in parts])
+    windows = _ahead(look, [n for n in numbers if n not in parts])
     for number, part in _predicted(predict, windows, (tile, tile), batch):
         parts[number] = None if part is None else _placed(part, tiles[number], source.size)
         if store:
             store.save(number, parts[number])
         if progress:
-            progress(len(parts), len(tiles))
-    # An empty tile is a tile in which nothing was found: what only its neighbour sees there, cut, goes.
-    empty = concatenate([], source.size)
-    found = [empty if parts[n] is None else parts[n] for n in range(len(tiles))]
-    return merge_tiles(found, tiles, source.size)
+            progress(len(parts), len(numbers))
+    return parts
 
 
 def tile_grid(size: tuple[int, int], tile: int, overlap: int) -> list[Tile]:
