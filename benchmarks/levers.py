@@ -76,6 +76,7 @@ def _predictor(config, params, choice, offset):
         nms_iou=choice.get("nms", config.detection.nms_iou),
         containment=choice.get("containment", config.detection.containment),
         mask_weight=choice.get("mask_weight", config.detection.mask_weight),
+        mask_threshold=choice.get("mask_threshold", config.detection.mask_threshold),
     )
     config = dataclasses.replace(config, detection=detection, test_zoom=choice.get("zoom", config.test_zoom))
     predictor = Predictor(config, params)

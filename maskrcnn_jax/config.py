@@ -270,6 +270,8 @@ class DetectionConfig(Checked):
         dropped: parts of an object have little IoU with the whole, so NMS keeps them. 1 keeps all.
       mask_weight: scores are multiplied by this power of how sure the mask is, its mean probability over the
         pixels where it is above one half ("maskness" of SOLO, arXiv:2106.15947). 0 leaves them.
+      mask_threshold: a pixel belongs to a mask from this probability on; mask logits are moved so that it
+        becomes one half. More makes smaller masks.
       offset: (x, y) pixels that boxes are moved by before their masks are pasted, for a model that learned
         from labels which lie beside what their images show.
       pasting: how masks get into the image: `exact`, sampled at each pixel's centre, or to boxes of
@@ -284,6 +286,7 @@ class DetectionConfig(Checked):
     max_detections: Count = 500
     containment: Annotated[float, Range(0, 1, above=True)] = 1.0
     mask_weight: Annotated[float, Range(0, 16)] = 0.0
+    mask_threshold: Annotated[float, Range(0.01, 0.99)] = 0.5
     offset: tuple[Offset, Offset] = (0.0, 0.0)
     pasting: Literal["exact", "whole_pixels"] = "exact"
     min_score: Share = 0.5

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -183,15 +184,18 @@ class MaskRCNN(nn.Module):
     ) -> Float[Array, "B D M M"]:
         """Mask probabilities of each valid box, grown by `roi.mask_margin`, for its class.
 
-        Padding must come last, and gets zeros.
+        They are moved so that `detection.mask_threshold` lies at one half. Padding must come last, and gets
+        zeros.
         """
         heads, params = self.roi_heads.unbind()
+        threshold = self.config.detection.mask_threshold
+        level = math.log(threshold / (1 - threshold))
         boxes = grow(boxes, self.config.roi.mask_margin)
 
         def predict(boxes, classes):
             logits = heads.apply(params, features, boxes, method="masks")
             chosen = select_class(logits, classes.reshape(-1), axis=-1)
-            return (jax.nn.sigmoid(chosen).reshape(*classes.shape, *chosen.shape[1:]),)
+            return (jax.nn.sigmoid(chosen - level).reshape(*classes.shape, *chosen.shape[1:]),)
 
         return map_valid(predict, (boxes, classes), _most(valid), chunk=_CHUNK)[0]
 

@@ -400,3 +400,12 @@ def test_a_gpus_gradient_scatters_into_nothing_but_the_drawn_anchors(config, bat
         return traced.lower(lowering_platforms=("cuda",)).as_text().count('"stablehlo.scatter"')
 
     assert scatters(jax.grad(total)) - scatters(total) == 2
+
+
+def test_masks_are_cut_where_the_config_says(images):
+    """What has the probability of the threshold comes out as one half; boxes stay."""
+    strict = dataclasses.replace(FPN, detection=dataclasses.replace(FPN.detection, mask_threshold=0.8))
+    plain, found = (Model(config).detect(images, SIZES) for config in (FPN, strict))
+    np.testing.assert_array_equal(found.boxes, plain.boxes)
+    odds, expected = (masks / (1 - masks) for masks in (found.masks[found.valid], plain.masks[plain.valid]))
+    np.testing.assert_allclose(odds, expected / 4, rtol=1e-4)
