@@ -100,6 +100,12 @@ def test_odd_numbers_are_refused_by_name_or_make_a_schedule_and_an_optimiser():
     assert tried > 100
 
 
+def test_parts_of_a_batch_are_equal():
+    assert Experiment(batch_size=6, accumulate=3).accumulate == 3
+    with pytest.raises(ValueError, match="accumulate is 4: it must divide batch_size, which is 6"):
+        Experiment(batch_size=6, accumulate=4)
+
+
 def test_milestones_may_be_many_or_none():
     assert ScheduleConfig(milestones=[3, 4]).milestones == (3, 4) and ScheduleConfig().milestones == ()
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import re
 import time
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -233,8 +234,11 @@ def _connected(address: str) -> Any:
     with named_packages():
         import ray
     try:
-        ray.init(address, log_to_driver=False, logging_level="error", configure_logging=True)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+        with warnings.catch_warnings():
+            # JAX warns of forks; those of Ray are other programs at once.
+            warnings.filterwarnings("ignore", "os.fork", RuntimeWarning)
+            ray.init(address, log_to_driver=False, logging_level="error", configure_logging=True)
+    except Exception as error:  # Ray raises bare ones, too.
         raise ClusterError(f"--ray {address}: {error}") from error
     return ray
 

@@ -87,3 +87,5 @@ def test_as_many_accelerators_as_share_the_batch_equally(monkeypatch, platform, 
 def test_devices_that_cannot_share_the_batch_are_refused():
     with pytest.raises(ValueError, match="batch_size 6 cannot be shared equally by 4 devices of 1 processes"):
         placement.make_mesh(6, jax.devices()[:4])
+    with pytest.raises(ValueError, match=r"2 parts each \(accumulate\): set batch_size to a multiple of 8"):
+        placement.make_mesh(12, jax.devices()[:4], accumulate=2)
