@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from maskrcnn_jax.commands.choosing import add_choice, add_model, choice_of, load_chosen
+from maskrcnn_jax.commands.choosing import add_choice, choice_of
 from maskrcnn_jax.errors import UserError
+from maskrcnn_jax.zoo import DEFAULT
 
 if TYPE_CHECKING:  # What is slow to import is imported where it is used.
     from maskrcnn_jax.commands.prediction_display import Done
@@ -32,7 +34,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PATH",
         help="image or slide, folder of them, or pattern such as 'in/*.png'",
     )
-    add_model(parser)
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument(
+        "--model", metavar="NAME", help=f"a model that `maskrcnn-jax models` lists; by default {DEFAULT}"
+    )
+    source.add_argument("--bundle", type=Path, metavar="DIR", help="a model of your own")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the results go")
     names = ",".join(FORMATS)
     parser.add_argument(
@@ -53,6 +59,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="predict in tiles of so many pixels (1024), or 0 for never; by default if a side is over 2048",
     )
     add_choice(parser)
+    parser.add_argument(
+        "--batch",
+        type=_count,
+        default=1,
+        metavar="N",
+        help="images or tiles that the device gets at once (1)",
+    )
+    parser.add_argument(
+        "--region",
+        type=Path,
+        metavar="FILE",
+        help="GeoJSON: find what lies inside its polygons, in one image",
+    )
+    scale = parser.add_mutually_exclusive_group()
+    scale.add_argument(
+        "--mpp", type=_length, metavar="MICROMETRES", help="length of a pixel, for files that do not say it"
+    )
+    scale.add_argument(
+        "--zoom", type=_factor, metavar="FACTOR", help="show images so many times as large to the model"
+    )
     parser.add_argument("--tta", choices=["flips"], help="look at each image mirrored and upside down too")
     parser.add_argument("--classes", metavar="LIST", help="names of the model's classes, in order")
     parser.add_argument(
@@ -81,9 +107,13 @@ def run(arguments: argparse.Namespace) -> int:
     """
     from maskrcnn_jax.commands.prediction_display import do_all, report
     from maskrcnn_jax.images.inputs import find_images, read_ids
+    from maskrcnn_jax.images.regions import read_regions
+    from maskrcnn_jax.interop.bundle import load_bundle
     from maskrcnn_jax.outputs.folder import Outputs
     from maskrcnn_jax.prediction.jobs import Worker, do_jobs
     from maskrcnn_jax.prediction.journal import Journal
+    from maskrcnn_jax.prediction.scale import Scale
+    from maskrcnn_jax.zoo import load_model
 
     if arguments.ray:
         _leave_gpus_to_workers()
@@ -91,9 +121,13 @@ def run(arguments: argparse.Namespace) -> int:
     images, faults = find_images(arguments.paths)
     if not images:
         raise UserError("there is nothing to predict\n  " + "\n  ".join(faults))
+    if arguments.region and len(images) > 1:
+        raise UserError(f"--region {arguments.region} is of one image, {len(images)} are given")
+    regions = read_regions(arguments.region) if arguments.region else None
     ids = read_ids(arguments.ids) if arguments.ids else None
     jobs = _jobs(images, ids)
-    config, params = load_chosen(arguments)
+    config, params = load_bundle(arguments.bundle) if arguments.bundle else load_model(_model(arguments))
+    scale = Scale(config.mpp, arguments.mpp, arguments.zoom)
     categories = _categories(config.num_classes, arguments.classes, ids)
     color_by = arguments.color_by or ("class" if len(categories) > 1 else "object")
     outputs = Outputs(arguments.out.absolute(), arguments.formats, categories, color_by=color_by)
@@ -107,12 +141,14 @@ def run(arguments: argparse.Namespace) -> int:
         "color_by": color_by,
         "min_score": min_score,
         "tile": arguments.tile,
-        "image": {name: getattr(arguments, name) for name in ("channel", "plane", "series")},
+        "image": {name: getattr(arguments, name) for name in ("channel", "plane", "series", "mpp", "zoom")},
+        "region": regions and regions.fingerprint,
     }
     journal = Journal(arguments.out.absolute() / "unfinished", options)
     before = journal.begin(outputs, jobs, overwrite=arguments.overwrite)
     limits = {"most": config.detection.max_detections, "min_score": min_score}
     fields = {"outputs": outputs, "journal": journal, "tile": arguments.tile, "choice": choice, **limits}
+    fields |= {"scale": scale, "regions": regions, "batch": arguments.batch}
     if arguments.ray:
         done, notes = _do_on_ray(arguments, jobs, before, faults, config, params, fields)
     else:
@@ -129,6 +165,13 @@ def run(arguments: argparse.Namespace) -> int:
         journal.remove()
     report(done, notes, arguments.out)
     return int(bool(faults) or failed > 0)
+
+
+def _model(arguments: argparse.Namespace) -> str:
+    """The name of the model that comes with the package; told where the user has not chosen one."""
+    if arguments.model is None:
+        print(f"the model is {DEFAULT!r}; others: --model NAME (see maskrcnn-jax models), --bundle DIR")
+    return arguments.model or DEFAULT
 
 
 def _jobs(images: Sequence[Path], ids: Ids | None) -> list[Job]:
@@ -237,12 +280,28 @@ def _formats(text: str) -> tuple[str, ...]:
 
 
 def _score(text: str) -> float:
+    return _number(text, 0, 1, "number from 0 to 1")
+
+
+def _length(text: str) -> float:
+    return _number(text, 0.01, 30, "length of a pixel in µm, from 0.01 to 30")
+
+
+def _factor(text: str) -> float:
+    return _number(text, 0.01, 100, "factor from 0.01 to 100")
+
+
+def _count(text: str) -> int:
+    return int(_number(text if text.isdecimal() else "", 1, 1024, "whole number from 1 to 1024"))
+
+
+def _number(text: str, low: float, high: float, wanted: str) -> float:
     try:
         value = float(text)
     except ValueError:
-        value = -1.0
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number from 0 to 1")
+        value = math.nan
+    if not low <= value <= high:
+        raise argparse.ArgumentTypeError(f"{text!r} is no {wanted}")
     return value
 
 

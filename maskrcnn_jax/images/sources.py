@@ -104,7 +104,7 @@ class ImageSource:
         return self if table is None else _Stretched(self, table)
 
     def close(self) -> None:
-        """Closes the file, if there is one."""
+        """Closes the file, if there is one; again, it does nothing."""
 
     def __enter__(self) -> ImageSource:
         return self
@@ -281,7 +281,9 @@ class _SlideSource(ImageSource):
         return self._choice.of_plain(np.asarray(canvas))
 
     def close(self) -> None:
-        self._slide.close()
+        slide, self._slide = self._slide, None
+        if slide is not None:
+            slide.close()
 
 
 @contextlib.contextmanager

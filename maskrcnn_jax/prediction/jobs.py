@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from jaxtyping import Bool, Shaped
 
 from maskrcnn_jax.errors import DataError
 from maskrcnn_jax.images.choice import ALL, Choice
+from maskrcnn_jax.images.regions import Regions
 from maskrcnn_jax.images.sources import ImageSource, open_source
+from maskrcnn_jax.masks.result import Result
 from maskrcnn_jax.outputs.folder import Outputs
 from maskrcnn_jax.outputs.overview import overview_factor
 from maskrcnn_jax.prediction.journal import Job, Journal
+from maskrcnn_jax.prediction.scale import Scale
 from maskrcnn_jax.prediction.tiling import (
     BatchPredictor,
+    ahead,
     find_tiles,
     predict_tiled,
     stretches_grey,
@@ -28,6 +36,21 @@ TILE = 1024
 # What a damaged file, a full disk or too small a memory makes readers, writers and JAX raise.
 FAILURES = (ValueError, OSError, MemoryError, RuntimeError)
 Progress = Callable[[int, int], None]
+
+
+class Seen(NamedTuple):
+    """An image that is open.
+
+    Attributes:
+      zoom: by how much it is enlarged for the model.
+      tile: side of its tiles in its own pixels; 0 if it is predicted as a whole, from `pixels`.
+    """
+
+    job: Job
+    source: ImageSource
+    zoom: float
+    tile: int
+    pixels: Shaped[np.ndarray, "H W *C"] | None
 
 
 class Worker:
@@ -43,6 +66,9 @@ class Worker:
         min_score: float,
         tile: int | None = None,
         choice: Choice = ALL,
+        scale: Scale | None = None,
+        regions: Regions | None = None,
+        batch: int = 1,
     ):
         """Nothing is predicted yet.
 
@@ -52,10 +78,15 @@ class Worker:
           journal: what is told of each image that is done, and keeps the tiles of one that is not.
           most: the number of objects that `predict` finds in an image at most.
           min_score: objects that score less are left out.
-          tile: side of the tiles in pixels, 0 for never. None takes tiles of 1024 for images with a longer
-            side than 2048.
+          tile: side of the tiles in pixels as the model sees them, 0 for never. None takes tiles of 1024 for
+            images with a longer side than 2048.
           choice: what to read of images with several series, planes or channels.
+          scale: at which images are shown to the model.
+          regions: what has its middle in none of them is left out.
+          batch: how many tiles the model gets at once, and images in `do_jobs`.
         """
+        self._scale, self._regions, self.batch = scale or Scale(), regions, batch
+        self._scales: dict[str, list[str]] = {}
         self._choice = choice
         self._predict, self._outputs, self._journal = predict, outputs, journal
         self._most, self._min_score, self._tile = most, min_score, tile
@@ -73,9 +104,10 @@ class Worker:
             )
         if self._smaller:
             notes.append(f"overlays are smaller than the images: {_listed(self._smaller)}")
+        notes += [f"{note}: {_listed(names)}" for note, names in self._scales.items()]
         return notes
 
-    def __call__(self, job: Job, progress: Callable[[int, int], None] | None = None) -> int:
+    def __call__(self, job: Job, progress: Progress | None = None) -> int:
         """Predicts an image and writes its results.
 
         Args:
@@ -88,21 +120,50 @@ class Worker:
         Raises:
           One of `FAILURES`: `fault` puts it into words.
         """
-        with open_source(job.image, self._choice) as source:
-            tile = self._tile_side(source)
-            if tile:
-                found = predict_tiled(self._predict, source, progress=progress, **self._options(job, tile))
-            else:
-                read = source.read_deep if stretches_grey(self._predict) else source.read
-                (found,) = self._predict.batch([read(0, 0, *source.size)])
-            found = found.take(np.flatnonzero(found.scores >= self._min_score))
+        seen = self.look(job)
+        try:
+            found = self.find_in_tiles(seen, progress) if seen.tile else self.start([seen])()[0]
+        except BaseException:
+            seen.source.close()
+            raise
+        return self.write(seen, found)
+
+    def look(self, job: Job) -> Seen:
+        """Opens an image, and reads it if it is to be predicted as a whole."""
+        source = open_source(job.image, self._choice)
+        try:
+            zoom, note = self._scale.of(source)
+            if note:
+                self._scales.setdefault(note, []).append(job.name)
+            tile = self._tile_side(source, zoom)
+            read = source.read_deep if stretches_grey(self._predict) else source.read
+            return Seen(job, source, zoom, tile, None if tile else read(0, 0, *source.size))
+        except BaseException:
+            source.close()
+            raise
+
+    def start(self, images: Sequence[Seen]) -> Callable[[], list[Result]]:
+        """Hands whole images of one zoom to the device; what waits for their objects."""
+        zoom = {} if images[0].zoom == 1 else {"zoom": images[0].zoom}
+        return self._predict.start([image.pixels for image in images], **zoom)
+
+    def find_in_tiles(self, seen: Seen, progress: Progress | None = None) -> Result:
+        """Predicts an image in tiles."""
+        options = self._options(seen.job, seen.tile, seen.zoom)
+        return predict_tiled(self._predict, seen.source, progress=progress, **options)
+
+    def write(self, seen: Seen, found: Result) -> int:
+        """Writes an image's results, and closes it; returns the number of its objects."""
+        job = seen.job
+        with seen.source:
+            found = found.take(np.flatnonzero(self._wanted(found)))
             try:
-                self._outputs.write(job.name, source, found)
+                self._outputs.write(job.name, seen.source, found)
                 self._journal.save(job, found.size, len(found), self._outputs.rows(job.image_id, found))
             except BaseException:
                 self._outputs.remove(job.name)
                 raise
-        if not tile and len(found) >= self._most:
+        if not seen.tile and len(found) >= self._most:
             self._full.append(job.name)
         factor = overview_factor(found.size)
         if factor > 1 and "overlay" in self._outputs.files(job.name):
@@ -115,23 +176,35 @@ class Worker:
         If there are any, `find_tiles` may be called from now on, by several workers at once.
         """
         with open_source(job.image, self._choice) as source:
-            tile = self._tile_side(source)
+            zoom, _ = self._scale.of(source)
+            tile = self._tile_side(source, zoom)
             if not tile:
                 return 0
-            find_tiles(self._predict, source, (), **self._options(job, tile))
+            find_tiles(self._predict, source, (), **self._options(job, tile, zoom))
             return len(tile_grid(source.size, tile, tile // 8))
 
     def find_tiles(self, job: Job, numbers: Sequence[int]) -> None:
         """Predicts some of an image's tiles, for the call that does the job and finds them done."""
         with open_source(job.image, self._choice) as source:
-            tile = self._tile_side(source)
-            find_tiles(self._predict, source, numbers, **self._options(job, tile))
+            zoom, _ = self._scale.of(source)
+            tile = self._tile_side(source, zoom)
+            find_tiles(self._predict, source, numbers, **self._options(job, tile, zoom))
 
-    def _tile_side(self, source: ImageSource) -> int:
-        return (TILE if max(source.size) > LARGE else 0) if self._tile is None else self._tile
+    def _wanted(self, found: Result) -> Bool[np.ndarray, "D"]:
+        enough = found.scores >= self._min_score
+        if self._regions is None:
+            return enough
+        return enough & self._regions.contain((found.boxes[:, :2] + found.boxes[:, 2:]) / 2)
 
-    def _options(self, job: Job, tile: int) -> dict[str, Any]:
-        return {"tile": tile, "overlap": tile // 8, "resume": self._journal.tiles(job)}
+    def _tile_side(self, source: ImageSource, zoom: float) -> int:
+        """In the image's pixels; 0 if it is predicted as a whole."""
+        tile = (TILE if max(source.size) * zoom > LARGE else 0) if self._tile is None else self._tile
+        return round(tile / zoom)
+
+    def _options(self, job: Job, tile: int, zoom: float) -> dict[str, Any]:
+        resume = self._journal.tiles(job)
+        options = {"zoom": zoom, "regions": self._regions, "batch": self.batch, "resume": resume}
+        return {"tile": tile, "overlap": tile // 8, **options}
 
 
 class Outcome(NamedTuple):
@@ -153,18 +226,99 @@ class Outcome(NamedTuple):
 def do_jobs(worker: Worker, jobs: Iterable[Job], progress: Progress | None = None) -> Iterator[Outcome]:
     """One job after the other; what is wrong with one does not stop the next.
 
+    While the device works on `worker.batch` images, the next are read, and the files of those before written.
+
     Args:
       worker: does them.
       jobs: what is to be done.
       progress: called with the number of tiles done and of all, of an image that is predicted in tiles.
     """
-    for job in jobs:
+
+    def look(job: Job) -> _Task:
         start = time.perf_counter()
         try:
-            objects, failure = worker(job, progress), None
+            return _Task(job, start, worker.look(job))
         except FAILURES as error:
-            objects, failure = None, fault(job.image, error)
-        yield Outcome(job, objects, time.perf_counter() - start, failure)
+            return _Task(job, start, None, error)
+
+    with ThreadPoolExecutor(1) as writer:
+        writing: deque[Future[list[Outcome]]] = deque()
+        for tasks in _together(ahead(look, jobs, worker.batch), worker.batch):
+            writing.append(writer.submit(partial(_written, worker), tasks, _started(worker, tasks, progress)))
+            while len(writing) > 1:
+                yield from writing.popleft().result()
+        while writing:
+            yield from writing.popleft().result()
+
+
+class _Task(NamedTuple):
+    """A job under way, and what has gone wrong so far."""
+
+    job: Job
+    start: float
+    seen: Seen | None
+    error: Exception | None = None
+
+
+def _together(tasks: Iterable[_Task], batch: int) -> Iterator[list[_Task]]:
+    """Tasks for the device at once: whole images of one zoom. Others come alone."""
+    group: list[_Task] = []
+    for task in tasks:
+        alone = task.seen is None or task.seen.tile
+        if group and (alone or len(group) == batch or task.seen.zoom != group[0].seen.zoom):
+            yield group
+            group = []
+        if alone:
+            yield [task]
+        else:
+            group.append(task)
+    if group:
+        yield group
+
+
+def _started(
+    worker: Worker, tasks: Sequence[_Task], progress: Progress | None
+) -> Callable[[], list[Result]] | Exception:
+    """What waits for the objects of images that are on the device from now on, or why they are not."""
+    try:
+        if tasks[0].error:
+            return tasks[0].error
+        if tasks[0].seen.tile:
+            found = worker.find_in_tiles(tasks[0].seen, progress)
+            return lambda: [found]
+        return worker.start([task.seen for task in tasks])
+    except FAILURES as error:
+        return error
+
+
+def _written(
+    worker: Worker, tasks: Sequence[_Task], finish: Callable[[], list[Result]] | Exception
+) -> list[Outcome]:
+    """Writes the results of images; those that fail together are tried again one by one."""
+    try:
+        if isinstance(finish, Exception):
+            raise finish
+        results = finish()
+    except FAILURES as error:
+        if len(tasks) == 1:
+            return [_failed(tasks[0], error)]
+        single = ((task, _started(worker, [task], None)) for task in tasks)
+        return [outcome for task, finish in single for outcome in _written(worker, [task], finish)]
+    outcomes = []
+    for task, found in zip(tasks, results, strict=True):
+        try:
+            objects = worker.write(task.seen, found)
+        except FAILURES as error:
+            outcomes.append(_failed(task, error))
+        else:
+            outcomes.append(Outcome(task.job, objects, time.perf_counter() - task.start))
+    return outcomes
+
+
+def _failed(task: _Task, error: Exception) -> Outcome:
+    if task.seen:
+        task.seen.source.close()
+    return Outcome(task.job, None, time.perf_counter() - task.start, fault(task.job.image, error))
 
 
 def _listed(names: Sequence[str]) -> str:

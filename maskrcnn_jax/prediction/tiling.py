@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -12,6 +13,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from maskrcnn_jax.errors import UserError
+from maskrcnn_jax.images.regions import Regions
 from maskrcnn_jax.images.sources import ImageSource
 from maskrcnn_jax.masks.result import Result, concatenate
 from maskrcnn_jax.prediction.merge import Tile, merge_tiles
@@ -67,6 +69,8 @@ def predict_tiled(
     overlap: int = 128,
     tissue: Callable[[UInt8[np.ndarray, "h w 3"]], bool] | None = is_tissue,
     batch: int = 1,
+    zoom: float = 1.0,
+    regions: Regions | None = None,
     progress: Callable[[int, int], None] | None = None,
     resume: str | os.PathLike[str] | None = None,
 ) -> Result:
@@ -82,6 +86,9 @@ def predict_tiled(
       overlap: pixels that neighbouring tiles share, at least: more than the largest objects are long.
       tissue: tells from a tile's pixels whether they are worth predicting; None predicts all.
       batch: how many tiles the model gets at once.
+      zoom: the model sees the image enlarged by this. Below 1, tiles are read from the level of a pyramid
+        that is next above; `tile`, `overlap` and the result are in pixels of the finest all the same.
+      regions: tiles that touch none of them are neither read nor predicted.
       progress: called with the number of tiles done and of all.
       resume: a folder in which each finished tile is kept. After a kill, the same call goes on from there.
 
@@ -101,6 +108,8 @@ def predict_tiled(
         overlap=overlap,
         tissue=tissue,
         batch=batch,
+        zoom=zoom,
+        regions=regions,
         progress=progress,
         resume=resume,
     )
@@ -119,6 +128,8 @@ def find_tiles(
     overlap: int = 128,
     tissue: Callable[[UInt8[np.ndarray, "h w 3"]], bool] | None = is_tissue,
     batch: int = 1,
+    zoom: float = 1.0,
+    regions: Regions | None = None,
     progress: Callable[[int, int], None] | None = None,
     resume: str | os.PathLike[str] | None = None,
 ) -> dict[int, Result | None]:
@@ -129,7 +140,8 @@ def find_tiles(
 
     Args:
       numbers: of the tiles, in the order of `tile_grid`.
-      predict, source, tile, overlap, tissue, batch, progress, resume: as `predict_tiled` takes them.
+      predict, source, tile, overlap, tissue, batch, zoom, regions, progress, resume: as `predict_tiled` has
+        them.
 
     Returns:
       Each tile's detections in the frame of the whole image, by its number; None where there is no tissue.
@@ -137,15 +149,28 @@ def find_tiles(
     if stretches_grey(predict):
         source = source.stretched()
     tiles = tile_grid(source.size, tile, overlap)
-    store = TileStore(resume, _identity(predict, source, tile, overlap, tissue)) if resume else None
+    store = (
+        TileStore(resume, _identity(predict, source, tile, overlap, tissue, zoom, regions))
+        if resume
+        else None
+    )
     parts = store.load(numbers) if store else {}
 
     def look(number: int) -> tuple[int, UInt8[np.ndarray, "h w 3"] | None]:
-        pixels = source.read(*tiles[number])
+        if regions and not regions.touch(*tiles[number]):
+            return number, None
+        pixels = (
+            source.read_reduced(*tiles[number], most=1 / zoom) if zoom < 1 else source.read(*tiles[number])
+        )
         return number, pixels if tissue is None or tissue(pixels) else None
 
-    windows = _ahead(look, [n for n in numbers if n not in parts])
-    for number, part in _predicted(predict, windows, (tile, tile), batch):
+    windows = ahead(look, [n for n in numbers if n not in parts])
+
+    def start(numbers: Sequence[int], images: Sequence[np.ndarray]) -> Callable[[], list[Result]]:
+        sides = {} if zoom == 1 else {"zoom": zoom, "shapes": [tiles[n][2:] for n in numbers]}
+        return predict.start(images, frame=(tile, tile), **sides)
+
+    for number, part in _predicted(start, windows, batch):
         parts[number] = None if part is None else _placed(part, tiles[number], source.size)
         if store:
             store.save(number, parts[number])
@@ -181,22 +206,21 @@ def _starts(length: int, tile: int, step: int) -> list[int]:
     return [*range(0, last, step // unit * unit), last]
 
 
-def _ahead(function: Callable[[A], B], items: Iterable[A]) -> Iterator[B]:
-    """`map`, with the next item already under way in a thread."""
+def ahead(function: Callable[[A], B], items: Iterable[A], count: int = 1) -> Iterator[B]:
+    """`map`, with the next `count` items already under way in a thread."""
     with ThreadPoolExecutor(1) as pool:
-        coming = None
+        coming: deque[Future[B]] = deque()
         for item in items:
-            ready, coming = coming, pool.submit(function, item)
-            if ready:
-                yield ready.result()
-        if coming:
-            yield coming.result()
+            coming.append(pool.submit(function, item))
+            if len(coming) > count:
+                yield coming.popleft().result()
+        while coming:
+            yield coming.popleft().result()
 
 
 def _predicted(
-    predict: BatchPredictor,
+    start: Callable[[Sequence[int], Sequence[np.ndarray]], Callable[[], list[Result]]],
     windows: Iterable[tuple[int, UInt8[np.ndarray, "h w 3"] | None]],
-    frame: tuple[int, int],
     batch: int,
 ) -> Iterator[tuple[int, Result | None]]:
     """Each tile's number and detections; None for those without pixels to look at.
@@ -210,9 +234,10 @@ def _predicted(
                 yield from ((number, None) for number in numbers_next)
                 continue
             # The last batch is filled up: a smaller one would be compiled anew.
-            filled = [*images, *images[-1:] * (batch - len(images))]
-            finish = predict.start(filled, frame=frame)
-            ready, coming = coming, pool.submit(finish)
+            numbers_filled, filled = (
+                [*some, *some[-1:] * (batch - len(some))] for some in (numbers_next, images)
+            )
+            ready, coming = coming, pool.submit(start(numbers_filled, filled))
             if ready:
                 yield from zip(numbers, ready.result(), strict=False)
             numbers = numbers_next
@@ -246,9 +271,16 @@ def _placed(result: Result, tile: Tile, size: tuple[int, int]) -> Result:
 
 
 def _identity(
-    predict: BatchPredictor, source: ImageSource, tile: int, overlap: int, tissue: Callable | None
+    predict: BatchPredictor,
+    source: ImageSource,
+    tile: int,
+    overlap: int,
+    tissue: Callable | None,
+    zoom: float,
+    regions: Regions | None,
 ) -> dict[str, Any]:
-    return {
+    chosen = ({} if zoom == 1 else {"zoom": zoom}) | ({"regions": regions.fingerprint} if regions else {})
+    return chosen | {
         "image": source.fingerprint,
         "size": source.size,
         "tile": tile,
