@@ -115,6 +115,8 @@ class Experiment(Checked):
       batch_size: images of one step, over all devices of all processes.
       accumulate: each device computes its share of the batch in so many parts, one after the other, which
         takes the memory of one; the gradient is that of the whole batch.
+      device_means: losses are means over each device's images, then over devices, as in Detectron2;
+        else means over the whole batch, for which the number of devices changes nothing.
       log_every, checkpoint_every: steps from one to the next.
       keep_checkpoints: so many of the latest stay.
       eval_every: steps from one evaluation to the next; 0 only at the end.
@@ -126,6 +128,7 @@ class Experiment(Checked):
     data: DataConfig = field(default_factory=DataConfig)
     batch_size: Annotated[int, Range(1, 65_536)] = 1
     accumulate: Annotated[int, Range(1, 65_536)] = 1
+    device_means: bool = False
     steps: Steps = 1000
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)

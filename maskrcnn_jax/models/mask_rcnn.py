@@ -311,7 +311,7 @@ def init_params(config: MaskRCNNConfig, key: PRNGKeyArray) -> dict:
         ends = np.cumsum([leaves[path].size for path in paths])
         draws = fills[paths[0]].draw(kind_key, (int(ends[-1]),))
         if not isinstance(draws, jax.core.Tracer):
-            draws = np.asarray(draws)  # To slice a JAX array is to compile each slice.
+            draws = jax.device_get(draws)  # To slice a JAX array is to compile each slice.
         for path, end in zip(paths, ends, strict=True):
             shape = leaves[path].shape
             part = draws[end - leaves[path].size : end].reshape(shape)
@@ -322,7 +322,6 @@ def init_params(config: MaskRCNNConfig, key: PRNGKeyArray) -> dict:
 def _trace(config: MaskRCNNConfig) -> tuple[dict, dict[tuple[str, ...], Fill]]:
     """Shapes of all parameters, and the distribution of each kernel by its path."""
     side = 2 * config.levels[-1]
-    images, sizes = jnp.zeros((1, side, side, 3), jnp.uint8), jnp.full((1, 2), side, jnp.int32)
     fills = {}
 
     def note(call, args, kwargs, context):
@@ -330,6 +329,10 @@ def _trace(config: MaskRCNNConfig) -> tuple[dict, dict[tuple[str, ...], Fill]]:
             fills[(*context.module.path, "kernel")] = context.module.kernel_init
         return call(*args, **kwargs)
 
+    def fresh():
+        images, sizes = jnp.zeros((1, side, side, 3), jnp.uint8), jnp.full((1, 2), side, jnp.int32)
+        return MaskRCNN(config).init(jax.random.key(0), images, sizes)
+
     with nn.intercept_methods(note):
-        variables = jax.eval_shape(MaskRCNN(config).init, jax.random.key(0), images, sizes)
+        variables = jax.eval_shape(fresh)
     return variables["params"], fills

@@ -81,7 +81,7 @@ class Log:
         seconds = time.perf_counter() - self._since
         waits = 0.0 if self.is_new else self._waited / seconds  # The first batch has nothing to hide behind.
         numbers = {name: float(np.mean([metrics[name] for metrics in fetched])) for name in fetched[0]}
-        numbers["learning_rate"] = float(self._learning_rate(step - 1))
+        numbers["learning_rate"] = self._learning_rate(step - 1)
         cut = sum(int(cut.sum()) for _, _, _, cut in self._pending)
         rates = {"images_per_second": images / seconds, "data_wait": waits}
         self._write(step, numbers | rates | {"instances_cut": cut})
@@ -104,8 +104,8 @@ class Log:
         numbers = {int(i) for _, _, index, count in self._pending for i in index[count > 0]}
         names = ", ".join(self._records[i].name for i in sorted(numbers))
         self._display.say(
-            f"{cut} instances did not fit into data.max_instances and were left out, of the images {names}; "
-            "instances_cut in history.jsonl goes on counting"
+            f"{cut} instances did not fit into data.max_instances and are regions to ignore, of the images "
+            f"{names}; instances_cut in history.jsonl goes on counting"
         )
         self._warned = True
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
@@ -44,7 +44,7 @@ from maskrcnn_jax.training.history import History
 from maskrcnn_jax.training.log import Log
 from maskrcnn_jax.training.optimizer import averaged_params, make_optimizer
 from maskrcnn_jax.training.placement import copy_to, describe, everywhere, make_mesh, share_out
-from maskrcnn_jax.training.schedule import warmup_steps_decay
+from maskrcnn_jax.training.schedule import on_host, warmup_steps_decay
 from maskrcnn_jax.training.state import TrainState
 from maskrcnn_jax.training.step import create_state, make_train_step
 
@@ -124,7 +124,7 @@ def train(
         ) as checkpoints,
     ):
         state = run.start(checkpoints, optimizer, reset_optimizer, mesh)
-        first = int(state.step)
+        first = state.done
         # Read before the training, so that no fault comes to light hours later.
         held_out = config.data.validation_images or config.data.validation_path
         validation = run.read("validation") if evaluate and held_out else []
@@ -138,8 +138,10 @@ def train(
             Display(console, first, config.steps) as display,
         ):
             model = MaskRCNN(model_config)
-            step_function = make_train_step(model, optimizer, display.say, mesh, config.accumulate)
-            log = Log(records, display, history, schedule)
+            step_function = make_train_step(
+                model, optimizer, display.say, mesh, config.accumulate, config.device_means
+            )
+            log = Log(records, display, history, on_host(schedule))
             for end in run.ends(first):
                 state = run.advance(state, end, step_function, stream, key, log, checkpoints)
                 evaluation = run.publish(state, validation)
@@ -161,7 +163,7 @@ class _Run:
 
     def keys(self) -> tuple[jax.Array, jax.Array]:
         """A key for the initial weights, and one for all steps."""
-        return tuple(jax.random.split(jax.random.key(self.config.seed)))
+        return jax.jit(lambda: tuple(jax.random.split(jax.random.key(self.config.seed))))()
 
     def start(
         self,
@@ -178,10 +180,10 @@ class _Run:
         if checkpoints.latest_step is not None and reset_optimizer:
             step, params = checkpoints.restore_params()
             self._say(f"resumed at step {step} from {self.workdir}, with a fresh optimiser")
-            return create_state(params, optimizer)._replace(step=jnp.int32(step))
+            return create_state(params, optimizer)._replace(step=jax.device_put(np.int32(step)))
         if checkpoints.latest_step is not None:
             state = checkpoints.restore(jax.eval_shape(fresh))
-            self._say(f"resumed at step {int(state.step)} from {self.workdir}")
+            self._say(f"resumed at step {state.done} from {self.workdir}")
             return state
         state = fresh()
         count = sum(leaf.size for leaf in jax.tree.leaves(state.params))
@@ -245,7 +247,7 @@ class _Run:
         checkpoints: Checkpoints,
     ) -> TrainState:
         """Steps from `state.step` to `end`; logs and saves on the way."""
-        config, first = self.config, int(state.step)
+        config, first = self.config, state.done
         log.restart_clock()
         with agreed_stop() as stops_after:
             for step in range(first + 1, end + 1):
@@ -284,7 +286,7 @@ class _Run:
                 )
             if evaluation:
                 self.console.print(table(evaluation.metrics))
-        self._say(f"step {int(state.step)}: bundle, metrics and pictures are in {self.workdir}")
+        self._say(f"step {state.done}: bundle, metrics and pictures are in {self.workdir}")
         wait()
         return evaluation
 

@@ -1,9 +1,11 @@
 """The learning rate over the steps: linear warm-up, then a drop at each milestone."""
 
 import bisect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from maskrcnn_jax.errors import UserError
@@ -28,12 +30,19 @@ def warmup_steps_decay(
         return base * ramp * factor ** bisect.bisect_right(milestones, step)
 
     # From tables in double precision: what a step reads is the exact rate, rounded once.
-    edges = jnp.array(milestones, jnp.int32)
-    ramp = jnp.array([rate(step) for step in range(warmup)] or [0.0], jnp.float32)
-    levels = jnp.array([base * factor**passed for passed in range(len(milestones) + 1)], jnp.float32)
+    edges = np.array(milestones, np.int32)
+    ramp = np.array([rate(step) for step in range(warmup)] or [0.0], np.float32)
+    levels = np.array([base * factor**passed for passed in range(len(milestones) + 1)], np.float32)
+    edges, ramp, levels = jax.device_put((edges, ramp, levels))
 
     def schedule(step):
         level = levels[jnp.searchsorted(edges, step, side="right")] if milestones else levels[0]
         return jnp.where(step < warmup, ramp[jnp.clip(step, 0, ramp.size - 1)], level)
 
     return schedule
+
+
+def on_host(schedule: optax.Schedule) -> Callable[[int], float]:
+    """The same rates as numbers of Python's, which move to the device and back only where it is said."""
+    compiled = jax.jit(schedule)
+    return lambda step: float(jax.device_get(compiled(jax.device_put(np.int32(step)))))

@@ -134,7 +134,7 @@ def test_cut_instances_are_counted_between_log_steps_and_said_once(log, recorder
     assert [metrics["instances_cut"] for _, metrics in recorder.written] == [8, 0, 2]
     (said,) = recorder.said
     assert said.startswith(
-        "8 instances did not fit into data.max_instances and were left out, of the images "
+        "8 instances did not fit into data.max_instances and are regions to ignore, of the images "
     )
     assert "images image_0001, image_0002;" in said
 

@@ -21,6 +21,7 @@ from maskrcnn_jax.training.optimizer import make_optimizer
 from maskrcnn_jax.training.step import create_state
 
 pytest_plugins = ("tiny",)
+pytestmark = pytest.mark.usefixtures("guarded")
 
 
 class Step:
@@ -40,7 +41,7 @@ class Step:
 @pytest.fixture(autouse=True)
 def step(monkeypatch, step_function):
     step = Step(step_function)
-    monkeypatch.setattr(loop, "make_train_step", lambda *_: step)
+    monkeypatch.setattr(loop, "make_train_step", lambda *_, **__: step)
     return step
 
 
@@ -145,7 +146,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_leaves_the_last_good_checkp
     """Step 3 fails, step 4 would be the next to be looked at and to be saved."""
 
     def explode(number, metrics):
-        return metrics | ({"loss_mask": jnp.float32(np.nan)} if number == 3 else {})
+        return metrics | ({"loss_mask": np.float32(np.nan)} if number == 3 else {})
 
     step.accident, config.log_every = explode, 10
     with pytest.raises(NonFiniteLoss) as error:
@@ -182,7 +183,8 @@ def test_cut_instances_are_counted_and_their_images_named_once(config, unbroken)
     printed = (unbroken / "printed.txt").read_text()
     first = next(count for count in counts if count)
     assert (
-        f"{first} instances did not fit into data.max_instances and were left out, of the images" in printed
+        f"{first} instances did not fit into data.max_instances and are regions to ignore, of the images"
+        in printed
     )
     assert printed.count("did not fit") == 1
 
@@ -245,8 +247,8 @@ def test_another_optimiser_goes_on_from_the_weights_where_that_is_asked_for(conf
     experiment = Experiment.from_dict(config.to_dict())
     other = experiment.to_dict() | {"optimizer": experiment.optimizer.to_dict() | {"ema": 0.0}}
     optimizer = make_optimizer(experiment.model, lambda step: 0.0, **other["optimizer"])
-    params = init_params(experiment.model, jax.random.key(3))
-    with Checkpoints(tmp_path, other, keep=2) as checkpoints:
+    with jax.transfer_guard("allow"), Checkpoints(tmp_path, other, keep=2) as checkpoints:
+        params = init_params(experiment.model, jax.random.key(3))
         checkpoints.save(create_state(params, optimizer)._replace(step=jnp.int32(2)))
     config.steps = 3
     with pytest.raises(CheckpointError, match=r"(?s)optimizer.ema: 0.0 there, .*--reset_optimizer"):

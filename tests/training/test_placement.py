@@ -10,7 +10,7 @@ from maskrcnn_jax.data.pipeline import batches
 from maskrcnn_jax.data.synthetic import draw_records
 from maskrcnn_jax.models.mask_rcnn import MaskRCNN, init_params
 from maskrcnn_jax.training import placement
-from maskrcnn_jax.training.optimizer import make_optimizer
+from maskrcnn_jax.training.optimizer import make_optimizer, trainable
 from maskrcnn_jax.training.step import create_state, make_train_step
 
 pytest_plugins = ("tiny",)
@@ -40,9 +40,9 @@ def after(compiled_once, model_config):
     start = jax.device_get(start)
     optimizer = make_optimizer(model_config, lambda step: 1.0, momentum=0.0, weight_decay=0.0)
 
-    def run(devices, accumulate):
+    def run(devices, accumulate, **options):
         mesh = Mesh(np.array(jax.devices()[:devices]), (placement.DATA,))
-        step = make_train_step(MaskRCNN(model_config), optimizer, mesh=mesh, accumulate=accumulate)
+        step = make_train_step(MaskRCNN(model_config), optimizer, mesh=mesh, accumulate=accumulate, **options)
         state = placement.copy_to(mesh, create_state(start, optimizer))
         key = placement.copy_to(mesh, jax.random.key(3))
         with jax.transfer_guard("disallow"):
@@ -65,6 +65,31 @@ def test_a_step_is_the_same_however_the_batch_is_cut(after, whole, devices, accu
         assert metrics[name] == pytest.approx(value, rel=1e-5), name
     for found, expected in zip(*map(jax.tree.leaves, (gradients, whole[1])), strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-5)
+
+
+def test_means_by_device_are_detectron2s(after, model_config):
+    """Against the losses and gradients of each half of the batch, apart and on one device."""
+    metrics, gradients = after(2, 1, device_means=True)
+    batch, params = tiny_batch(), jax.device_get(init_params(model_config, jax.random.key(0)))
+    key = jax.random.fold_in(jax.random.key(3), 0)
+
+    def losses(params, half, first):
+        terms = MaskRCNN(model_config).apply({"params": params}, half, key, first, method="terms")
+        found = {name: term.mean for name, term in terms.items()}
+        return sum(found.values()), (found, terms["loss_mask"].count)
+
+    differentiate = jax.jit(jax.grad(losses, has_aux=True))
+    halves = [
+        differentiate(params, jax.tree.map(lambda x, i=i: x[i : i + 2], batch), np.int32(i)) for i in (0, 2)
+    ]
+    (_, (_, one)), (_, (_, other)) = halves
+    assert one != other  # With equal counts a mean of means is the mean.
+    expected, (means, _) = jax.tree.map(lambda a, b: np.asarray(a + b) / 2, *halves)
+    for name, value in means.items():
+        assert metrics[name] == pytest.approx(value, rel=1e-5), name
+    leaves = map(jax.tree.leaves, (trainable(model_config, params), gradients, expected))
+    for learns, found, gradient in zip(*leaves, strict=True):
+        np.testing.assert_allclose(found, gradient * learns, rtol=1e-3, atol=1e-5)
 
 
 class Device:
