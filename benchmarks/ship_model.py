@@ -3,8 +3,8 @@
     python benchmarks/ship_model.py --bundle DIR --name nuclei --about about.json [--set FIELD=VALUE ...]
 
 about.json holds `summary`, `licence`, `terms` (null where the use is free) and `metrics`, as
-`maskrcnn-jax models` prints them. FIELDs are those of `MaskRCNNConfig.detection`, or `test_zoom`: what was
-chosen on validation images.
+`maskrcnn-jax models` prints them. FIELDs are those of `MaskRCNNConfig.detection`, chosen on validation
+images, or `test_zoom` and `mpp`.
 """
 
 import argparse
@@ -25,9 +25,9 @@ def main() -> None:
     arguments = parser.parse_args()
     config, params = load_bundle(arguments.bundle)
     values = {name: json.loads(text) for name, text in (field.split("=", 1) for field in arguments.fields)}
-    zoom = values.pop("test_zoom", config.test_zoom)
+    of_model = {name: values.pop(name) for name in ("test_zoom", "mpp") if name in values}
     detection = dataclasses.replace(config.detection, **values)
-    config = dataclasses.replace(config, detection=detection, test_zoom=float(zoom))
+    config = dataclasses.replace(config, detection=detection, **of_model)
     folder = Path(maskrcnn_jax.__file__).parent / "zoo" / arguments.name
     scratch = folder.with_name(f".{folder.name}")
     save_bundle(scratch, config, params, half=True, about=json.loads(arguments.about.read_text()))

@@ -1,7 +1,11 @@
 """The shipped model `nuclei`: nuclei in fluorescence, bright field and H&E, from CC0 images alone.
 
-python benchmarks/nuclei_sets.py --out runs/data/nuclei DSB2018_FOLDER ...
-python train.py --config configs/nuclei.py
+    python benchmarks/nuclei_sets.py --out runs/data/nuclei DSB2018_FOLDER ...
+    python train.py --config configs/nuclei.py --workdir runs/nuclei
+    python train.py --config configs/nuclei.py:further --workdir runs/nuclei_further
+
+The second run goes on from the first one's bundle at the first rate. Detection's settings were chosen on the
+validation images afterwards (docs/results.md) and written into the shipped bundle.
 """
 
 from dataclasses import replace
@@ -12,7 +16,19 @@ from maskrcnn_jax.config import BackboneConfig
 from maskrcnn_jax.experiment import DataConfig, Experiment, OptimizerConfig, ScheduleConfig, sibling
 
 
-def get_config() -> ConfigDict:
+def get_config(part: str = "first") -> ConfigDict:
+    if part not in ("first", "further"):
+        raise ValueError(f"configs/nuclei.py:{part}: choose first or further")
+    config = _first()
+    if part == "further":
+        config.init_from = "runs/nuclei/bundle"
+        config.steps = 1700
+        config.schedule.update({"warmup": 150, "milestones": (1200, 1560)})
+        config.optimizer.ema = 0.999
+    return config
+
+
+def _first() -> ConfigDict:
     backbone = BackboneConfig(depth=50, last_stage=4)
     model = sibling(__file__, "nuclei_small").small_model(backbone, pyramid=96, fc_channels=160)
     return Experiment(
