@@ -13,6 +13,7 @@ def select(values: Array, index: Int[Array, "R"], axis: int) -> Array:
       index: along `axis`, which goes; where it is out of range, the result is zero.
       axis: not the first.
     """
+    values = jnp.asarray(values)
     entries = jax.lax.broadcasted_iota(jnp.int32, values.shape, axis % values.ndim)
     chosen = entries == index.reshape((-1,) + (1,) * (values.ndim - 1)).astype(jnp.int32)
     # Not a product with ones and zeros: what is not chosen may be infinite.
