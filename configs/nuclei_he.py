@@ -28,6 +28,7 @@ def _first() -> ConfigDict:
     config = sibling(__file__, "nuclei").get_config()
     config.init_from = "nuclei"
     config.model.roi.mask_margin = 0.1
+    config.model.update({"test_zoom": 1.4, "mpp": 0.25})
     config.data.shares = ConfigDict()
     config.data.update(
         {
