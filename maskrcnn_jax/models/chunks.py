@@ -27,6 +27,7 @@ def map_valid(
     """
     total = rows[0].shape[1]
     chunk = min(chunk, total)
+    function = jax.jit(function, inline=True)  # traced once; the loop alone would trace it twice more
     results = jax.eval_shape(function, *(_shrunk(x, chunk) for x in rows))
     results = tuple(jnp.zeros((r.shape[0], total, *r.shape[2:]), r.dtype) for r in results)
 
