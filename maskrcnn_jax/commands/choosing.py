@@ -1,12 +1,42 @@
-"""The options with which a person says what of images with several series, planes or channels is meant."""
+"""Options of several commands: which model, and what of images with many series, planes or channels."""
 
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:  # It needs NumPy, which --help does not.
+from maskrcnn_jax.zoo import DEFAULT
+
+if TYPE_CHECKING:  # They need NumPy, which --help does not.
+    from maskrcnn_jax.config import MaskRCNNConfig
     from maskrcnn_jax.images.choice import Choice
+    from maskrcnn_jax.interop.trees import Tree
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """Adds --model and --bundle, one of which may be given."""
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument(
+        "--model", metavar="NAME", help=f"a model that `maskrcnn-jax models` lists; by default {DEFAULT}"
+    )
+    source.add_argument("--bundle", type=Path, metavar="DIR", help="a model of your own")
+
+
+def load_chosen(arguments: argparse.Namespace) -> tuple[MaskRCNNConfig, Tree]:
+    """Config and parameters of the model; its name is told where the user has not chosen one.
+
+    Raises:
+      UserError: there is no such model, or it cannot be read.
+    """
+    from maskrcnn_jax.interop.bundle import load_bundle
+    from maskrcnn_jax.zoo import load_model
+
+    if arguments.bundle:
+        return load_bundle(arguments.bundle)
+    if arguments.model is None:
+        print(f"the model is {DEFAULT!r}; others: --model NAME (see maskrcnn-jax models), --bundle DIR")
+    return load_model(arguments.model or DEFAULT)
 
 
 def add_choice(parser: argparse.ArgumentParser) -> None:

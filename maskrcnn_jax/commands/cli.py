@@ -13,6 +13,7 @@ _COMMANDS = {
     "check": "find every fault of a data set, and count what it holds",
     "convert": "turn a Detectron2 model into a bundle",
     "evaluate": "score a trained model, or what any other tool has found",
+    "export": "write a model as one file that other programs run: StableHLO, SavedModel, ONNX",
     "models": "list the models that come with the package",
     "predict": "find the objects in images and slides, and write them in the formats that people use",
     "sample": "draw images or a slide, to try everything without any data",

@@ -11,9 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from maskrcnn_jax.commands.choosing import add_choice, choice_of
+from maskrcnn_jax.commands.choosing import add_choice, add_model, choice_of, load_chosen
 from maskrcnn_jax.errors import UserError
-from maskrcnn_jax.zoo import DEFAULT
 
 if TYPE_CHECKING:  # What is slow to import is imported where it is used.
     from maskrcnn_jax.commands.prediction_display import Done
@@ -34,11 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PATH",
         help="image or slide, folder of them, or pattern such as 'in/*.png'",
     )
-    source = parser.add_mutually_exclusive_group()
-    source.add_argument(
-        "--model", metavar="NAME", help=f"a model that `maskrcnn-jax models` lists; by default {DEFAULT}"
-    )
-    source.add_argument("--bundle", type=Path, metavar="DIR", help="a model of your own")
+    add_model(parser)
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the results go")
     names = ",".join(FORMATS)
     parser.add_argument(
@@ -108,12 +103,10 @@ def run(arguments: argparse.Namespace) -> int:
     from maskrcnn_jax.commands.prediction_display import do_all, report
     from maskrcnn_jax.images.inputs import find_images, read_ids
     from maskrcnn_jax.images.regions import read_regions
-    from maskrcnn_jax.interop.bundle import load_bundle
     from maskrcnn_jax.outputs.folder import Outputs
     from maskrcnn_jax.prediction.jobs import Worker, do_jobs
     from maskrcnn_jax.prediction.journal import Journal
     from maskrcnn_jax.prediction.scale import Scale
-    from maskrcnn_jax.zoo import load_model
 
     if arguments.ray:
         _leave_gpus_to_workers()
@@ -126,7 +119,7 @@ def run(arguments: argparse.Namespace) -> int:
     regions = read_regions(arguments.region) if arguments.region else None
     ids = read_ids(arguments.ids) if arguments.ids else None
     jobs = _jobs(images, ids)
-    config, params = load_bundle(arguments.bundle) if arguments.bundle else load_model(_model(arguments))
+    config, params = load_chosen(arguments)
     scale = Scale(config.mpp, arguments.mpp, arguments.zoom)
     categories = _categories(config.num_classes, arguments.classes, ids)
     color_by = arguments.color_by or ("class" if len(categories) > 1 else "object")
@@ -165,13 +158,6 @@ def run(arguments: argparse.Namespace) -> int:
         journal.remove()
     report(done, notes, arguments.out)
     return int(bool(faults) or failed > 0)
-
-
-def _model(arguments: argparse.Namespace) -> str:
-    """The name of the model that comes with the package; told where the user has not chosen one."""
-    if arguments.model is None:
-        print(f"the model is {DEFAULT!r}; others: --model NAME (see maskrcnn-jax models), --bundle DIR")
-    return arguments.model or DEFAULT
 
 
 def _jobs(images: Sequence[Path], ids: Ids | None) -> list[Job]:

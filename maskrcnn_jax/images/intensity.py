@@ -3,13 +3,13 @@
 from collections.abc import Iterable
 
 import numpy as np
-from jaxtyping import Shaped, UInt8
+from jaxtyping import Int, Shaped, UInt8
 
 LOW, HIGH = 0.01, 0.998  # shares of the pixels that become 0 and 255, beyond them all the others
-_COLOURLESS = 3  # levels between channels; JPEG moves those of a grey image apart by a few
+COLOURLESS = 3  # levels between channels; JPEG moves those of a grey image apart by a few
 # By bytes of a level. The noise of an empty image is not blown up to a picture. Most images of 16 bits hold a
 # camera's 12, of which the second is the same share as the first is of 8.
-_LEAST_SPAN = {1: 16, 2: 256}
+LEAST_SPAN = {1: 16, 2: 256}
 
 
 def is_grey(image: Shaped[np.ndarray, "H W *C"]) -> bool:
@@ -17,7 +17,7 @@ def is_grey(image: Shaped[np.ndarray, "H W *C"]) -> bool:
     if image.ndim == 2 or image.shape[2] == 1:
         return True
     red, green, blue = (image[..., channel].astype(np.int32) for channel in range(3))
-    return max(np.abs(red - green).max(initial=0), np.abs(green - blue).max(initial=0)) <= _COLOURLESS
+    return max(np.abs(red - green).max(initial=0), np.abs(green - blue).max(initial=0)) <= COLOURLESS
 
 
 def stretch_grey(image: Shaped[np.ndarray, "H W *C"]) -> Shaped[np.ndarray, "H W *C"]:
@@ -42,6 +42,10 @@ def grey_table(parts: Iterable[Shaped[np.ndarray, "h w *C"]]) -> UInt8[np.ndarra
         counts = counts + np.bincount(green.ravel(), minlength=np.iinfo(part.dtype).max + 1)
     counts = counts.cumsum()
     low, high = np.searchsorted(counts, [LOW * counts[-1], HIGH * counts[-1]])
-    span = max(high - low, _LEAST_SPAN[part.dtype.itemsize])
-    levels = (np.arange(len(counts)) - low) * (255 / span)
-    return np.clip(np.rint(levels), 0, 255).astype(np.uint8)
+    span = max(high - low, LEAST_SPAN[part.dtype.itemsize])
+    return stretched(np.arange(len(counts)) - low, span)
+
+
+def stretched(levels: Int[np.ndarray, "*levels"], span: int) -> UInt8[np.ndarray, "*levels"]:
+    """What levels, counted from the one that becomes 0, become where the one at `span` becomes 255."""
+    return np.clip(np.rint(levels * (255 / span)), 0, 255).astype(np.uint8)

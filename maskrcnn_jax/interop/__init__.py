@@ -4,9 +4,9 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # What `__getattr__` loads, for editors and type checkers.
-    from maskrcnn_jax.interop import bundle, detectron2, msra, torchvision
+    from maskrcnn_jax.interop import bundle, detectron2, export, msra, torchvision
 
-__all__ = ["bundle", "detectron2", "msra", "torchvision"]
+__all__ = ["bundle", "detectron2", "export", "msra", "torchvision"]
 
 
 def __getattr__(name: str):

@@ -9,6 +9,7 @@ output and both gradients are sixteen large matrix products each (Lavin and Gray
 from collections.abc import Sequence
 
 import jax
+import jax.export
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -37,13 +38,17 @@ def convolve(
     taps of the kernel lie `dilation` - 1 cells. `x` and `kernel` have one type, which is the result's. Both
     forms agree to the rounding of float32.
     """
-    large = (
-        min(kernel.shape[2:]) >= _FEWEST_CHANNELS and x.size // x.shape[-1] * kernel.size >= _LEAST_PRODUCTS
-    )
     plain = kernel.shape[0] == 3 and (stride, dilation, groups) == (1, 1, 1)
-    if plain and x.dtype == jnp.float32 and large:
+    if plain and x.dtype == jnp.float32 and _is_large(x, kernel):
         return _by_platform(x, kernel)
     return direct(x, kernel, stride, dilation, groups)
+
+
+def _is_large(x, kernel) -> bool:
+    """Whether Winograd's form pays; not known for an export of any number of images, which gets the other."""
+    products = x.size // x.shape[-1] * kernel.size
+    known = not jax.export.is_symbolic_dim(products)
+    return min(kernel.shape[2:]) >= _FEWEST_CHANNELS and known and products >= _LEAST_PRODUCTS
 
 
 def direct(

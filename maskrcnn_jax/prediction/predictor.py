@@ -20,7 +20,7 @@ from maskrcnn_jax.masks.pasting import paste
 from maskrcnn_jax.masks.result import Result
 from maskrcnn_jax.models.mask_rcnn import MaskRCNN
 from maskrcnn_jax.ops.boxes import grow
-from maskrcnn_jax.prediction.resize import interpolate, resize, target_size, target_size_down
+from maskrcnn_jax.prediction.resize import enlargement, interpolate, resize, scaled
 from maskrcnn_jax.structures import Detections
 
 # Sides beyond the largest bucket are padded to a multiple of this.
@@ -177,13 +177,8 @@ class Predictor:
     def _plan(self, shape: Size, frame: Size | None, zoom: float) -> tuple[Size, Size]:
         """The height and width at which the model sees an image, and those of its bucket."""
         frame = frame or shape
-        rule = target_size_down if self._unrounded else target_size
-        target = rule(*frame, *self.config.test_resize) if self.config.test_resize else frame
-        factors = [zoom * self.config.test_zoom * new / old for new, old in zip(target, frame, strict=True)]
-        size, room = (
-            tuple(max(int(side * factor + 0.5), 1) for side, factor in zip(sides, factors, strict=True))
-            for sides in (shape, frame)
-        )
+        factors = enlargement(self.config, frame, zoom)
+        size, room = scaled(shape, factors), scaled(frame, factors)
         return size, tuple(self._bucket(max(sides)) for sides in zip(size, room, strict=True))
 
     def _bucket(self, side: int) -> int:

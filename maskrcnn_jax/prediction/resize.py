@@ -4,6 +4,8 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image
 
+from maskrcnn_jax.config import MaskRCNNConfig
+
 
 def resize_shortest_edge(
     image: UInt8[np.ndarray, "H W 3"], short: int, longest: int
@@ -23,6 +25,18 @@ def resize(image: UInt8[np.ndarray, "H W 3"], size: tuple[int, int]) -> UInt8[np
     if image.shape[:2] == size:
         return image
     return np.asarray(Image.fromarray(image).resize(size[::-1], Image.Resampling.BILINEAR))
+
+
+def enlargement(config: MaskRCNNConfig, frame: tuple[int, int], zoom: float = 1.0) -> tuple[float, float]:
+    """The factors by which an image of this height and width is resized before the model sees it."""
+    rule = target_size_down if config.test_resize_method == "bilinear" else target_size
+    target = rule(*frame, *config.test_resize) if config.test_resize else frame
+    return tuple(zoom * config.test_zoom * new / old for new, old in zip(target, frame, strict=True))
+
+
+def scaled(size: tuple[int, int], factors: tuple[float, float]) -> tuple[int, int]:
+    """Height and width times their factors, in whole pixels."""
+    return tuple(max(int(side * factor + 0.5), 1) for side, factor in zip(size, factors, strict=True))
 
 
 def target_size(height: int, width: int, short: int, longest: int) -> tuple[int, int]:

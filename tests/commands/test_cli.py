@@ -117,7 +117,9 @@ def test_version(capsys):
     assert error.value.code == 0 and maskrcnn_jax.__version__ in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["convert", "--help"], ["predict", "--help"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["convert", "--help"], ["export", "--help"], ["predict", "--help"]]
+)
 def test_help_is_there_at_once(arguments):
     """Without JAX and TensorFlow, which take seconds to import."""
     code = (

@@ -1,0 +1,89 @@
+"""A function of images, with its parameters, as one file that other runtimes run.
+
+What is exported is any `function(params, images)` that returns arrays by name, as
+`prediction.whole.whole_prediction` gives it. Who reads the file needs neither this package nor the config.
+"""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Literal
+
+import jax
+import numpy as np
+from jax import export
+from jaxtyping import Array, UInt8
+
+from maskrcnn_jax.errors import UserError
+from maskrcnn_jax.files import atomic
+from maskrcnn_jax.interop.rewriting import rewritten, top_k_by_sort
+from maskrcnn_jax.interop.trees import Tree
+
+PLATFORMS = ("cpu", "cuda")
+Kind = Literal["stablehlo", "savedmodel"]
+Function = Callable[[Tree, UInt8[Array, "B H W 3"]], Mapping[str, Array]]
+Shape = tuple[int | None, int, int, int]
+
+
+def save(path: str | os.PathLike, function: Function, params: Tree, shape: Shape, *, kind: Kind) -> None:
+    """Writes a function of uint8 images; whole or not at all.
+
+    Args:
+      path: of the file, or of the folder of a SavedModel; what is there is replaced.
+      function: pure; it is traced, not run.
+      params: its first argument.
+      shape: of its second one; None as the number of images is any.
+      kind: `stablehlo`, for `jax.export.deserialize`, or `savedmodel`, for TensorFlow. Both run on CPUs and
+        on NVIDIA's GPUs.
+
+    Raises:
+      UserError: `path` is what would not be replaced, a file by a folder or a folder of something else.
+    """
+    path = Path(path)
+    {"stablehlo": _save_stablehlo, "savedmodel": _save_savedmodel}[kind](path, function, params, shape)
+
+
+def signature(function: Function, params: Tree, shape: Shape) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shapes and types of the results by name, of which some may be symbolic in the number of images, N."""
+    return dict(jax.eval_shape(function, params, _images(shape)))
+
+
+def _images(shape: Shape) -> jax.ShapeDtypeStruct:
+    batch = export.symbolic_shape("N")[0] if shape[0] is None else shape[0]
+    return jax.ShapeDtypeStruct((batch, *shape[1:]), np.uint8)
+
+
+def _save_stablehlo(path: Path, function: Function, params: Tree, shape: Shape) -> None:
+    whole = jax.jit(lambda images: function(params, images))
+    data = export.export(whole, platforms=PLATFORMS)(_images(shape)).serialize()
+    with atomic(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def _save_savedmodel(path: Path, function: Function, params: Tree, shape: Shape) -> None:
+    import tensorflow as tf
+    from jax.experimental import jax2tf
+
+    if path.exists() and not (path / "saved_model.pb").is_file():
+        raise UserError(f"{path} exists and is no SavedModel: choose another folder or remove it first")
+    converted = jax2tf.convert(
+        rewritten(function, {"top_k": top_k_by_sort}),
+        polymorphic_shapes=[None, None if shape[0] else "N, ..."],
+        native_serialization_platforms=PLATFORMS,
+        with_gradient=False,
+    )
+    module = tf.Module()
+    module.params = jax.tree.map(tf.Variable, params)  # Constants would count against a graph's 2 GB.
+    images = tf.TensorSpec(shape, tf.uint8, name="images")
+    module.predict = tf.function(
+        lambda images: dict(converted(module.params, images)), input_signature=[images], autograph=False
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as scratch:
+        new = Path(scratch, "new")
+        tf.saved_model.save(module, os.fspath(new), signatures={"serving_default": module.predict})
+        if path.exists():
+            shutil.rmtree(path)
+        new.rename(path)
