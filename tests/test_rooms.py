@@ -13,7 +13,7 @@ PACKAGE = "maskrcnn_jax"  # as a module: names what is public, and loads it on f
 # From top to bottom: rooms, and on the ground floor single modules.
 FLOORS = (
     {"train", "evaluate"},
-    {"commands"},
+    {"commands", "napari_plugin"},
     {"zoo"},
     {"training", "prediction", "outputs"},
     {"interop", "evaluation"},

@@ -1,4 +1,4 @@
-"""Resizing on the device, number for number as on the host: Pillow's bilinear filter, and torchvision's resize.
+"""Resizing on the device, number for number as on the host: Pillow's bilinear filter, torchvision's resize.
 
 Pillow filters rows, then columns, with whole numbers: each pass sums pixels times weights of 22 fractional
 bits and rounds to 8 bits. So whole numbers give the same pixels, whatever the order of the sums. Where the

@@ -27,15 +27,22 @@ class Readable(Protocol):
 
 
 def write_table(path: PathLike, result: Result, classes: Sequence[str], source: Readable) -> None:
-    """CSV (UTF-8) with the `COLUMNS`.
+    """CSV (UTF-8) with the `COLUMNS`, as `table_rows` gives them."""
+    with atomic(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(COLUMNS)
+        table.writerows(table_rows(result, classes, source))
+
+
+def table_rows(result: Result, classes: Sequence[str], source: Readable) -> Iterator[tuple[Any, ...]]:
+    """The `COLUMNS` of each object.
 
     `id` is the object's value in the label image. The box is the detection's; all that follows is of the
     mask: the centroid in the box's frame (the centre of the first pixel is 0.5, 0.5), area and perimeter
     in pixels, the eccentricity of the ellipse with the same second moments (0 is a circle), and mean
-    colours, 0 to 255. Of an object without pixels, the area is 0 and the rest empty.
+    colours, 0 to 255. Of an object without pixels, the area is 0 and the rest empty text.
 
     Args:
-      path: of the file.
       result: the objects.
       classes: name of each class.
       source: the image; only windows around the objects are read.
@@ -44,12 +51,9 @@ def write_table(path: PathLike, result: Result, classes: Sequence[str], source: 
     shapes: list[tuple[Any, ...]] = [("", "", 0, "", "", "", "", "")] * len(result)
     for d, pixels in _pixels_of_objects(crops, source):
         shapes[d] = _measure(crops.pixels(d), pixels, crops.rectangles[d])
-    with atomic(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        table = csv.writer(file)
-        table.writerow(COLUMNS)
-        columns = result.classes.tolist(), result.scores.tolist(), result.boxes.tolist(), shapes
-        for d, (k, score, box, shape) in enumerate(zip(*columns, strict=True)):
-            table.writerow((d + 1, classes[k], round(score, 6), *(round(side, 3) for side in box), *shape))
+    columns = result.classes.tolist(), result.scores.tolist(), result.boxes.tolist(), shapes
+    for d, (k, score, box, shape) in enumerate(zip(*columns, strict=True)):
+        yield d + 1, classes[k], round(score, 6), *(round(side, 3) for side in box), *shape
 
 
 def _pixels_of_objects(crops: Crops, source: Readable) -> Iterator[tuple[int, UInt8[np.ndarray, "h w 3"]]]:
