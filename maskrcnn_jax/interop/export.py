@@ -28,18 +28,18 @@ Shape = tuple[int | None, int, int, int]
 
 
 def save(path: str | os.PathLike, function: Function, params: Tree, shape: Shape, *, kind: Kind) -> None:
-    """Writes a function of uint8 images; whole or not at all.
+    """Writes a function of uint8 images; the file is there whole or not at all.
 
     Args:
       path: of the file, or of the folder of a SavedModel; what is there is replaced.
       function: pure; it is traced, not run.
       params: its first argument.
       shape: of its second one; None as the number of images is any.
-      kind: `stablehlo`, for `jax.export.deserialize`, or `savedmodel`, for TensorFlow. Both run on CPUs and
-        on NVIDIA's GPUs.
+      kind: `stablehlo`, for `jax.export.deserialize`, or `savedmodel`, for TensorFlow. Both are lowered for
+        CPUs and for NVIDIA's GPUs.
 
     Raises:
-      UserError: `path` is what would not be replaced, a file by a folder or a folder of something else.
+      UserError: a SavedModel would replace what is none.
     """
     path = Path(path)
     {"stablehlo": _save_stablehlo, "savedmodel": _save_savedmodel}[kind](path, function, params, shape)

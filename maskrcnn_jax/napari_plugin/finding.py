@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int, Shaped
@@ -26,7 +27,8 @@ class Cancelled(Exception):
     """The person does not want the result any more."""
 
 
-class Objects(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Objects:
     """What was found in an image.
 
     Attributes:
