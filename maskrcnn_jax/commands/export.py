@@ -58,10 +58,10 @@ def run(arguments: Namespace) -> None:
         config = replace(config, detection=replace(config.detection, max_detections=arguments.detections))
     shape = (arguments.batch, *arguments.size, 3)
     function = whole_prediction(config, shape[1:3], masks=arguments.masks)
-    export.save(arguments.out, function, params, shape, kind=arguments.format)
+    results = export.save(arguments.out, function, params, shape, kind=arguments.format)
     print(f"{arguments.out}: from images, uint8 {_shape(shape)}, to")
-    for name, array in export.signature(function, params, shape).items():
-        print(f"  {name}: {array.dtype} {_shape(array.shape)}")
+    for name, (dtype, shape) in sorted(results.items()):
+        print(f"  {name}: {dtype} {_shape(shape)}")
 
 
 def _shape(shape: Sequence) -> str:

@@ -27,7 +27,9 @@ Function = Callable[[Tree, UInt8[Array, "B H W 3"]], Mapping[str, Array]]
 Shape = tuple[int | None, int, int, int]
 
 
-def save(path: str | os.PathLike, function: Function, params: Tree, shape: Shape, *, kind: Kind) -> None:
+def save(
+    path: str | os.PathLike, function: Function, params: Tree, shape: Shape, *, kind: Kind
+) -> dict[str, tuple[np.dtype, tuple[int | None, ...]]]:
     """Writes a function of uint8 images; the file is there whole or not at all.
 
     Args:
@@ -38,31 +40,30 @@ def save(path: str | os.PathLike, function: Function, params: Tree, shape: Shape
       kind: `stablehlo`, for `jax.export.deserialize`, or `savedmodel`, for TensorFlow. Both are lowered for
         CPUs and for NVIDIA's GPUs.
 
+    Returns:
+      Type and shape of each result by its name; None is any number.
+
     Raises:
       UserError: a SavedModel would replace what is none.
     """
-    path = Path(path)
-    {"stablehlo": _save_stablehlo, "savedmodel": _save_savedmodel}[kind](path, function, params, shape)
+    write = {"stablehlo": _save_stablehlo, "savedmodel": _save_savedmodel}[kind]
+    return write(Path(path), function, params, shape)
 
 
-def signature(function: Function, params: Tree, shape: Shape) -> dict[str, jax.ShapeDtypeStruct]:
-    """Shapes and types of the results by name, of which some may be symbolic in the number of images, N."""
-    return dict(jax.eval_shape(function, params, _images(shape)))
-
-
-def _images(shape: Shape) -> jax.ShapeDtypeStruct:
+def _save_stablehlo(path: Path, function: Function, params: Tree, shape: Shape):
     batch = export.symbolic_shape("N")[0] if shape[0] is None else shape[0]
-    return jax.ShapeDtypeStruct((batch, *shape[1:]), np.uint8)
-
-
-def _save_stablehlo(path: Path, function: Function, params: Tree, shape: Shape) -> None:
-    whole = jax.jit(lambda images: function(params, images))
-    data = export.export(whole, platforms=PLATFORMS)(_images(shape)).serialize()
+    images = jax.ShapeDtypeStruct((batch, *shape[1:]), np.uint8)
+    exported = export.export(jax.jit(lambda images: function(params, images)), platforms=PLATFORMS)(images)
     with atomic(path) as temporary:
-        temporary.write_bytes(data)
+        temporary.write_bytes(exported.serialize())
+    results = jax.tree.unflatten(exported.out_tree, exported.out_avals)
+    return {
+        name: (np.dtype(x.dtype), tuple(None if export.is_symbolic_dim(side) else side for side in x.shape))
+        for name, x in results.items()
+    }
 
 
-def _save_savedmodel(path: Path, function: Function, params: Tree, shape: Shape) -> None:
+def _save_savedmodel(path: Path, function: Function, params: Tree, shape: Shape):
     import tensorflow as tf
     from jax.experimental import jax2tf
 
@@ -87,3 +88,5 @@ def _save_savedmodel(path: Path, function: Function, params: Tree, shape: Shape)
         if path.exists():
             shutil.rmtree(path)
         new.rename(path)
+    results = module.predict.get_concrete_function().structured_outputs
+    return {name: (np.dtype(x.dtype.as_numpy_dtype), tuple(x.shape)) for name, x in results.items()}

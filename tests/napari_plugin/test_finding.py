@@ -13,9 +13,11 @@ from maskrcnn_jax.interop.bundle import save_bundle
 from maskrcnn_jax.models.mask_rcnn import init_params
 from maskrcnn_jax.napari_plugin.finding import Cancelled, Finder, visible_pixels
 
+pytest_plugins = ("tiny",)
+
 
 @pytest.fixture(scope="module")
-def bundle(tmp_path_factory):
+def bundle(compiled_once, tmp_path_factory):
     config = MaskRCNNConfig.from_dict(get_config().model.to_dict())
     folder = tmp_path_factory.mktemp("model") / "bundle"
     save_bundle(folder, config, jax.tree.map(np.asarray, init_params(config, jax.random.key(0))))
