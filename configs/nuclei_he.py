@@ -29,6 +29,9 @@ def _first() -> ConfigDict:
     config.init_from = "nuclei"
     config.model.roi.mask_margin = 0.1
     config.model.update({"test_zoom": 1.4, "mpp": 0.25})
+    config.model.detection.update(
+        {"nms_iou": 0.4, "mask_weight": 2.0, "mask_threshold": 0.5, "min_score": 0.35}
+    )
     config.data.shares = ConfigDict()
     config.data.update(
         {
