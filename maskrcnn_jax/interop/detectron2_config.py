@@ -300,7 +300,7 @@ def _roi(fields: Fields) -> dict[str, Any]:
     )
     mask_convs, norms = fields["MODEL.ROI_MASK_HEAD.NUM_CONV"], _NORMS | _NO_NORM
     return {
-        "residual": not own,
+        "residual": not own or _has_pyramid(fields),  # the default, where it means nothing
         "positive_iou": fields["MODEL.ROI_HEADS.IOU_THRESHOLDS"][0],
         "samples": fields["MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE"],
         "positive_fraction": fields["MODEL.ROI_HEADS.POSITIVE_FRACTION"],
