@@ -26,7 +26,9 @@ def write(folder, levels, axes="cyx", version="0.5", omero=None, scale=0.25, **o
     group = zarr.open_group(folder, mode="w", zarr_format=zarr_format)
     group.attrs.update(attributes if version == "0.4" else {"ome": attributes | {"version": version}})
     for n, level in enumerate(levels):
-        group.create_array(str(n), data=level, chunks=tuple(min(32, side) for side in level.shape), **options)
+        chunks = tuple(min(32, side) for side in level.shape)
+        array = group.create_array(str(n), shape=level.shape, dtype=level.dtype, chunks=chunks, **options)
+        array[...] = level
     return folder
 
 
