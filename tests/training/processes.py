@@ -68,7 +68,7 @@ def _free_port() -> int:
         return found.getsockname()[1]
 
 
-def quick_step(_model, optimizer, _tell, _mesh, _accumulate):
+def quick_step(_model, optimizer, _tell, _mesh, _accumulate, _device_means):
     """In place of `make_train_step`, and soon compiled: all depends on every image and on the key."""
 
     def step(state, batch, key):

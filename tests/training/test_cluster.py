@@ -15,11 +15,6 @@ from maskrcnn_jax.training import cluster
 from maskrcnn_jax.training.cluster import ClusterError, joined
 
 STEPS, EVERY = 24, 4  # and steps from one checkpoint to the next
-pytestmark = pytest.mark.skipif(
-    "MASKRCNN_CLUSTER_TESTS" not in os.environ,
-    reason="starts several processes, minutes long: set MASKRCNN_CLUSTER_TESTS=1",
-)
-
 ENDLESS = 100_000
 CLOCK = ("images_per_second", "data_wait")
 
