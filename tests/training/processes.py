@@ -34,8 +34,15 @@ class Processes:
             _FORKS.Process(target=_train, args=([*flags, f"--process_id={i}"], devices, cache, log, quick))
             for i, log in enumerate(self.logs)
         ]
-        for member in self.members:
+        for log, member in zip(self.logs, self.members, strict=True):
+            log.touch()
             member.start()
+
+    def kill(self) -> None:
+        """Ends whatever still runs."""
+        for member in self.members:
+            member.kill()
+            member.join()
 
     def wait(self, timeout: float = 900) -> list[int]:
         """The exit codes of all, once they have ended."""
@@ -43,8 +50,7 @@ class Processes:
         for member in self.members:
             member.join(max(end - time.monotonic(), 0))
         late = [i for i, member in enumerate(self.members) if member.is_alive()]
-        for member in self.members:
-            member.kill()
+        self.kill()
         assert not late, f"processes {late} did not end:\n{self.printed()}"
         return [member.exitcode for member in self.members]
 

@@ -28,14 +28,18 @@ def folder(tmp_path_factory):
 def start(folder):
     """Starts a cluster that trains for `steps` in the folder `name`, with four images a step."""
     compiled = Path(os.environ.get("JAX_COMPILATION_CACHE_DIR", folder / "compiled"))
+    started = []
 
     def start(count, devices, name, steps=STEPS, quick=True):
         flags = {"batch_size": 4, "steps": steps, "log_every": 1, "checkpoint_every": EVERY}
         flags = [f"--config.{key}={value}" for key, value in flags.items()]
         flags.append("--config.data.validation_images=0")
-        return Processes(count, devices, folder / name, compiled, *flags, quick=quick)
+        started.append(Processes(count, devices, folder / name, compiled, *flags, quick=quick))
+        return started[-1]
 
-    return start
+    yield start
+    for running in started:
+        running.kill()  # What a failed test leaves would keep the interpreter from ending.
 
 
 @pytest.fixture(scope="module")
