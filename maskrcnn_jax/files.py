@@ -48,6 +48,23 @@ def atomic(path: PathLike) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def atomic_folder(path: PathLike) -> Iterator[Path]:
+    """A new folder beside `path`; renamed to `path` on leaving, in place of the folder that may be there.
+
+    If the block raises, the new folder goes and `path` stays as it was.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as scratch:
+        new = Path(scratch, "new")
+        new.mkdir()
+        yield new
+        if path.exists():  # folders cannot be renamed over full ones
+            path.rename(Path(scratch, "old"))
+        new.rename(path)
+
+
 def write_json(path: PathLike, value: Any) -> None:
     """Nested mappings, sequences, numbers and NumPy values as indented JSON.
 

@@ -22,7 +22,8 @@ if TYPE_CHECKING:  # What is slow to import is imported where it is used.
     from maskrcnn_jax.prediction.journal import Job
     from maskrcnn_jax.prediction.tiling import BatchPredictor
 
-FORMATS = ("coco", "labels", "geojson", "csv", "overlay")
+FORMATS = ("coco", "labels", "geojson", "csv", "overlay", "ome-zarr")
+_USUAL = FORMATS[:-1]  # without what needs a package of an extra
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,7 +38,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the results go")
     names = ",".join(FORMATS)
     parser.add_argument(
-        "--formats", type=_formats, default=FORMATS, metavar="LIST", help=f"some of {names}; by default all"
+        "--formats",
+        type=_formats,
+        default=_USUAL,
+        metavar="LIST",
+        help=f"some of {names}; by default all but {FORMATS[-1]}",
     )
     parser.add_argument(
         "--min-score",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Container, Iterable, Sequence
 from pathlib import Path
@@ -14,12 +15,19 @@ from maskrcnn_jax.images.sources import ImageSource
 from maskrcnn_jax.masks.result import Result
 from maskrcnn_jax.outputs.geojson import write_geojson
 from maskrcnn_jax.outputs.label_image import write_labels
+from maskrcnn_jax.outputs.label_zarr import write_label_zarr
 from maskrcnn_jax.outputs.object_table import write_table
 from maskrcnn_jax.outputs.overview import draw_overview
 from maskrcnn_jax.outputs.writers import write_coco_results, write_image
 
 # What each format adds to the name of an image.
-_SUFFIXES = {"labels": "_labels.tif", "geojson": ".geojson", "csv": ".csv", "overlay": "_overlay.png"}
+_SUFFIXES = {
+    "labels": "_labels.tif",
+    "geojson": ".geojson",
+    "csv": ".csv",
+    "overlay": "_overlay.png",
+    "ome-zarr": "_labels.zarr",
+}
 # One file for all images, and one that says what its ids mean.
 _COCO, _COCO_IMAGES = "coco_results.json", "coco_images.json"
 FORMATS = ("coco", *_SUFFIXES)
@@ -75,7 +83,10 @@ class Outputs:
         Raises:
           UserError: files would be overwritten.
           OSError: nothing can be written into the folder.
+          ImportError: a format needs a package that is not there.
         """
+        if "ome-zarr" in self._formats:
+            import zarr  # noqa: F401 - to miss it before anything is predicted
         files = [path for name in names for path in self.files(name).values()]
         kept = [path for name in names if name not in (own or ()) for path in self.files(name).values()]
         if "coco" in self._formats:
@@ -109,6 +120,8 @@ class Outputs:
         for format, path in self.files(name).items():
             if format == "labels":
                 write_labels(path, result)
+            elif format == "ome-zarr":
+                write_label_zarr(path, result, source.mpp)
             elif format == "geojson":
                 write_geojson(path, result, self._classes, image=source.fingerprint)
             elif format == "csv":
@@ -120,7 +133,10 @@ class Outputs:
     def remove(self, name: str) -> None:
         """Removes what there is of an image that could not be finished."""
         for path in self.files(name).values():
-            path.unlink(missing_ok=True)
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
 
     def rows(self, image_id: int, result: Result) -> list[dict[str, Any]]:
         """The COCO rows of one image; none if that format is not asked for."""

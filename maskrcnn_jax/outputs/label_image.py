@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import tifffile
-from jaxtyping import Shaped
+from jaxtyping import Int, Shaped
 
 from maskrcnn_jax.files import PathLike, atomic
 from maskrcnn_jax.masks.apart import apart
@@ -26,7 +26,7 @@ def write_labels(path: PathLike, result: Result) -> None:
     It is drawn band by band, so that a slide's never has to fit in memory, and compressed in strips
     (Deflate), which more programs read than tiles.
     """
-    dtype = np.dtype("<u2" if len(result) <= _MAX_SHORT else "<u4")
+    dtype = dtype_of(result)
     height, width = result.size
     rows = max(1, min(height, _STRIP // (width * dtype.itemsize)))
     band = rows * max(1, _BAND // (rows * width * dtype.itemsize))
@@ -47,6 +47,29 @@ def write_labels(path: PathLike, result: Result) -> None:
         )
 
 
+def dtype_of(result: Result) -> np.dtype:
+    """Of its label image."""
+    return np.dtype("<u2" if len(result) <= _MAX_SHORT else "<u4")
+
+
+def draw(
+    labels: Shaped[np.ndarray, "h w"], crops: Crops, numbers: Int[np.ndarray, "M"], top: int, left: int = 0
+) -> None:
+    """Fills the pixels of masks, which share none, with their numbers + 1.
+
+    Args:
+      labels: a window of the label image; what does not lie in it is left out.
+      crops: all masks.
+      numbers: which of them.
+      top, left: of the window.
+    """
+    bottom, right = top + labels.shape[0], left + labels.shape[1]
+    for d, (a, b, c, e) in zip(numbers.tolist(), crops.rectangles[numbers].tolist(), strict=True):
+        rows, columns = (max(a, top), min(c, bottom)), (max(b, left), min(e, right))
+        inside = crops.pixels(d)[slice(*np.subtract(rows, a)), slice(*np.subtract(columns, b))]
+        labels[slice(*np.subtract(rows, top)), slice(*np.subtract(columns, left))][inside] = d + 1
+
+
 def _bands(result: Result, rows: int, dtype: np.dtype) -> Iterator[Shaped[np.ndarray, "rows W"]]:
     """The label image from above, this many rows at a time."""
     height, width = result.size
@@ -54,12 +77,5 @@ def _bands(result: Result, rows: int, dtype: np.dtype) -> Iterator[Shaped[np.nda
     first, _, end, _ = crops.rectangles.T
     for top in range(0, height, rows):
         labels = np.zeros((min(rows, height - top), width), dtype)
-        for d in np.flatnonzero((first < top + len(labels)) & (end > top)).tolist():
-            _draw(labels, crops, d, top)
+        draw(labels, crops, np.flatnonzero((first < top + len(labels)) & (end > top)), top)
         yield labels
-
-
-def _draw(labels: Shaped[np.ndarray, "rows W"], crops: Crops, d: int, top: int) -> None:
-    first, left, end, right = crops.rectangles[d].tolist()
-    start, stop = max(first, top), min(end, top + len(labels))
-    labels[start - top : stop - top, left:right][crops.pixels(d)[start - first : stop - first]] = d + 1

@@ -6,6 +6,7 @@ import errno
 import io
 import json
 import os
+import sys
 
 import jax
 import numpy as np
@@ -676,6 +677,27 @@ def test_an_image_that_does_not_fit_into_memory(model, images, run, monkeypatch,
     images("a.png")
     assert run(images.folder) == 1
     assert "a.png: does not fit into memory; give --tile" in capsys.readouterr().err
+
+
+def test_labels_as_ome_zarr(model, images, run, tmp_path, monkeypatch, capsys):
+    """Asked for, they are written; what was begun of an image that fails goes; without Zarr, it is told."""
+    zarr = pytest.importorskip("zarr")
+    images("a.png")
+    options = ("--formats", "labels,ome-zarr")
+    with monkeypatch.context() as context:
+        context.setitem(sys.modules, "zarr", None)
+        assert run(images.folder, more=options) == 1
+        assert "needs zarr" in capsys.readouterr().err and not model.shapes
+    with monkeypatch.context() as context:
+        context.setattr(journal, "write_json_lines", lambda *_: (_ for _ in ()).throw(OSError("full")))
+        assert run(images.folder, more=options) == 1
+        assert "a_labels.zarr" not in {path.name for path in (tmp_path / "out").iterdir()}
+    assert run(images.folder, more=options) == 0
+    level = zarr.open_array(tmp_path / "out" / "a_labels.zarr" / "objects" / "0", mode="r")
+    np.testing.assert_array_equal(level[...], tifffile.imread(tmp_path / "out" / "a_labels.tif"))
+    assert run(images.folder, more=options) == 1
+    assert "has results already, a_labels.tif, a_labels.zarr" in capsys.readouterr().err
+    assert run(images.folder, more=(*options, "--overwrite")) == 0
 
 
 def test_formats_of_the_help_are_those_there_are():
