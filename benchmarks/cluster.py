@@ -2,25 +2,33 @@
 
 python benchmarks/cluster.py overhead [--seconds 0.1] [--tiles 8] [--rounds 3]
 python benchmarks/cluster.py many [--images 20000]
+python benchmarks/cluster.py objects [--objects 1000000] [--formats coco,geojson]
 
-The predictor finds nothing after so many seconds, so that nothing but the handing out is measured; on a CPU,
-where the model itself would fill the machine, it sleeps. Plain loop and Ray take turns.
+In the first two, the predictor finds nothing after so many seconds, so that nothing but the handing out is
+measured; on a CPU, where the model itself would fill the machine, it sleeps. Plain loop and Ray take turns.
+
+`objects` is one slide with so many discs of 15 pixels, which the predictor knows without looking. It says how
+much memory driver and worker have on the way, and what the worker had at most; the discs are counted.
 """
 
 from __future__ import annotations
 
 import argparse
-import resource
+import os
 import sys
 import tempfile
+import threading
 import time
+import zlib
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import tifffile
 
-from maskrcnn_jax.masks.result import concatenate
+from maskrcnn_jax.masks.crops import crops_of_pixels
+from maskrcnn_jax.masks.result import Result, concatenate
 from maskrcnn_jax.outputs.folder import Outputs
 from maskrcnn_jax.prediction.cluster import Crew
 from maskrcnn_jax.prediction.jobs import Worker, do_jobs
@@ -43,12 +51,49 @@ class Sleeper:
         return partial(self.batch, images, **options)
 
 
+class Knowing(Sleeper):
+    """Finds the discs of a tile that starts at a multiple of STEP, as they are cut by its border."""
+
+    fingerprint = "knowing"
+
+    def __init__(self):
+        super().__init__(0)
+        side = TILE - STEP
+        count = ROW + side * ROW // STEP + 1
+        disc = np.hypot(*(np.mgrid[:15, :15] - 7)) < 7.5
+        corners = [(disc_start(i), disc_start(j)) for i in range(count) for j in range(count)]
+        corners = [corner for corner in corners if max(corner) < TILE]
+        crops = crops_of_pixels([disc[: TILE - y, : TILE - x] for y, x in corners], corners)
+        boxes = crops.rectangles[:, [1, 0, 3, 2]].astype(np.float32)
+        scores = np.array(
+            [0.5 + (y % STEP * 31 + x % STEP * 17) % 499 / 1000 for y, x in corners], np.float32
+        )
+        self.found = Result(boxes, scores, np.zeros(len(boxes), np.int32), crops, (TILE, TILE))
+
+    def batch(self, images, **_):
+        return [self.found for _ in images]
+
+
+TILE, STEP = 1024, 896  # side of a tile, and what it is from one to the next
+ROW = 44  # discs in that
+
+
+def disc_start(number: int) -> int:
+    """The first row of the discs of this row of discs, or column."""
+    return (number * STEP + STEP // 2) // ROW - 7
+
+
 def make(seconds: float, fields: dict) -> Worker:
     return Worker(Sleeper(seconds), **fields)
 
 
-def fields(out: Path, tile: int) -> dict:
-    outputs = Outputs(out, ("coco",), {1: "nucleus"})
+def make_knowing(_: float, fields: dict, note: Path) -> Worker:
+    note.write_text(str(os.getpid()))
+    return Worker(Knowing(), **fields)
+
+
+def fields(out: Path, tile: int, formats: Sequence[str] = ("coco",)) -> dict:
+    outputs = Outputs(out, formats, {1: "nucleus"})
     journal = Journal(out / "unfinished", {})
     return {"outputs": outputs, "journal": journal, "tile": tile, "most": 1000, "min_score": 0.0}
 
@@ -85,21 +130,73 @@ def many(folder: Path, count: int) -> None:
             assert outcome.fault is None, outcome.fault
             if n % (count // 10) == 0:
                 spent = time.perf_counter() - start
-                now = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
-                print(f"{n} images, {n / spent:.0f} a second, driver {now:.0f} MiB", flush=True)
+                print(f"{n} images, {n / spent:.0f} a second, driver {memory('self'):.0f} MiB", flush=True)
+
+
+def objects(folder: Path, count: int, formats: Sequence[str]) -> None:
+    """A slide whose discs repeat from tile to tile, so that neighbours agree on what both see."""
+    tiles = max(round((count**0.5 - 6) / ROW), 2)
+    side = TILE + (tiles - 1) * STEP
+    expected = sum(disc_start(n) < side for n in range((tiles + 1) * ROW)) ** 2
+    blocks = np.random.default_rng(0).choice([60, 180], (16, 16, 1)).astype(np.uint8)
+    segment = zlib.compress(blocks.repeat(32, 0).repeat(32, 1).repeat(3, 2))
+    segments = (segment for _ in range((-(-side // 512)) ** 2))
+    options = {"shape": (side, side, 3), "dtype": np.uint8, "tile": (512, 512), "photometric": "rgb"}
+    tifffile.imwrite(folder / "slide.tif", segments, compression="zlib", **options)
+    there, note, out = fields(folder / "out", TILE, formats), folder / "worker", folder / "out"
+    print(f"{side} x {side} pixels, {tiles**2} tiles, {expected:,} discs", flush=True)
+    start, at, done = time.perf_counter(), "", threading.Event()
+
+    def watch():
+        while not done.wait(10):
+            writing = " ".join(path.name for path in out.glob(".slide*"))
+            pid = note.read_text() if note.exists() else "self"
+            print(
+                f"{time.perf_counter() - start:6.0f} s, {at} {writing}: driver {memory('self'):.0f} MiB, "
+                f"worker {memory(pid):.0f}, at most {memory(pid, 'VmHWM'):.0f}",
+                flush=True,
+            )
+
+    def progress(some, total):
+        nonlocal at
+        at = f"{some} of {total} tiles"
+
+    with Crew("local", partial(make_knowing, fields=there, note=note), 0.0) as crew:
+        watcher = threading.Thread(target=watch)
+        watcher.start()
+        try:
+            (outcome,) = crew.do([Job(folder / "slide.tif", "slide", 1, "slide.tif")], progress)
+            peak = memory(note.read_text(), "VmHWM")
+        finally:
+            done.set()
+            watcher.join()
+    assert outcome.fault is None, outcome.fault
+    assert outcome.objects == expected, f"{outcome.objects} found of {expected}"
+    print(f"{expected:,} objects ({','.join(formats)}) in {outcome.seconds:.0f} s: ", end="")
+    print(f"driver {memory('self'):.0f} MiB, worker at most {peak:.0f}")
+
+
+def memory(pid: str, field: str = "VmRSS") -> float:
+    """MiB that a process has now (VmRSS), or had at most (VmHWM)."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(field + ":"))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("what", choices=["overhead", "many"])
+    parser.add_argument("what", choices=["overhead", "many", "objects"])
     parser.add_argument("--seconds", type=float, default=0.1, help="that the predictor takes for a tile")
     parser.add_argument("--tiles", type=int, default=8, help="of the slide, along each side")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--images", type=int, default=20_000)
+    parser.add_argument("--objects", type=int, default=1_000_000)
+    parser.add_argument("--formats", default="coco,geojson", help="that are written of `objects`")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         if arguments.what == "overhead":
             overhead(Path(folder), arguments.seconds, arguments.tiles, arguments.rounds)
+        elif arguments.what == "objects":
+            objects(Path(folder), arguments.objects, arguments.formats.split(","))
         else:
             many(Path(folder), arguments.images)
 

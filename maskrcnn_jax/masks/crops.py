@@ -12,6 +12,9 @@ from jaxtyping import Bool, Int, UInt8, UInt64
 
 from maskrcnn_jax.masks.rle import RLE, crop_of_rle, rles_of_crops
 
+# Masks whose bits are gathered at once: the places of all of a slide's would be many times as large as they.
+_TAKEN = 1 << 14
+
 
 class Crop(NamedTuple):
     """A mask without its empty surroundings: `pixels` (h, w) bool lie at row `top`, column `left`."""
@@ -57,9 +60,11 @@ class Crops:
     @cached_property
     def areas(self) -> Int[np.ndarray, "N"]:
         """Pixels of each."""
-        return np.diff(
-            np.concatenate([[0], np.cumsum(np.bitwise_count(self.bits), dtype=np.int64)])[self.bounds]
-        )
+        areas, solid = np.zeros(len(self), np.int64), np.flatnonzero(np.diff(self.bounds))
+        if len(solid):
+            counts = np.bitwise_count(self.bits)
+            areas[solid] = np.add.reduceat(counts, self.bounds[solid], dtype=np.int64)
+        return areas
 
     @cached_property
     def words(self) -> UInt64[np.ndarray, "bytes"]:
@@ -77,9 +82,14 @@ class Crops:
         """Some of the masks, in the order of `rows`."""
         first = self.bounds[:-1][rows]
         lengths = self.bounds[1:][rows] - first
-        ends = np.cumsum(lengths)
-        place = np.arange(lengths.sum()) + np.repeat(first - (ends - lengths), lengths)
-        return Crops(self.bits[place], self.rectangles[rows])
+        bounds = np.concatenate([[0], np.cumsum(lengths)])
+        bits = np.empty(bounds[-1], np.uint8)
+        for start in range(0, len(first), _TAKEN):
+            some = slice(start, start + _TAKEN)
+            low, high = bounds[start], bounds[min(start + _TAKEN, len(first))]
+            place = np.arange(low, high) + np.repeat(first[some] - bounds[:-1][some], lengths[some])
+            bits[low:high] = self.bits[place]
+        return Crops(bits, self.rectangles[rows])
 
     def moved(self, down: int, right: int) -> Crops:
         """The masks so many pixels further down and to the right."""

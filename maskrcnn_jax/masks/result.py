@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -52,6 +52,11 @@ class Result:
         return Result(
             self.boxes[rows], self.scores[rows], self.classes[rows], self.crops.take(rows), self.size
         )
+
+    def split(self, count: int) -> Iterator[Result]:
+        """The detections in their order, so many at a time: what is made of a slide's is large."""
+        for start in range(0, len(self), count):
+            yield self.take(np.arange(start, min(start + count, len(self))))
 
 
 def concatenate(results: Sequence[Result], size: tuple[int, int]) -> Result:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ _SUFFIXES = {
 # One file for all images, and one that says what its ids mean.
 _COCO, _COCO_IMAGES = "coco_results.json", "coco_images.json"
 FORMATS = ("coco", *_SUFFIXES)
+_PART = 4096  # objects whose rows are in memory at once
 
 
 class Outputs:
@@ -138,12 +139,15 @@ class Outputs:
             else:
                 path.unlink(missing_ok=True)
 
-    def rows(self, image_id: int, result: Result) -> list[dict[str, Any]]:
-        """The COCO rows of one image; none if that format is not asked for."""
+    def rows(self, image_id: int, result: Result) -> Iterator[dict[str, Any]]:
+        """The COCO rows of one image, made as they are asked for; none if that format is not wanted."""
         if "coco" not in self._formats:
-            return []
-        rows = to_results([(image_id, result)], self._categories)
-        return [{**row, "object_id": n} for n, row in enumerate(rows, 1)]
+            return
+        rows = (
+            row for part in result.split(_PART) for row in to_results([(image_id, part)], self._categories)
+        )
+        for n, row in enumerate(rows, 1):
+            yield {**row, "object_id": n}
 
     def finish(self, images: Sequence[dict[str, Any]], rows: Iterable[dict[str, Any]]) -> None:
         """Writes the COCO files, if they are asked for and there is an image.

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import count
 
 from maskrcnn_jax.files import PathLike, atomic
 from maskrcnn_jax.masks.outlines import outlines
 from maskrcnn_jax.masks.result import Result
 from maskrcnn_jax.outputs.colours import PALETTE
 
+_PART = 4096  # objects whose run lengths are in memory at once
 _NAMESPACE = uuid.UUID("8f1c2f0e-6a55-4f0b-9d0e-3c4b8f6a7d21")
 
 
@@ -31,29 +33,36 @@ def write_geojson(path: PathLike, result: Result, classes: Sequence[str], *, ima
     with atomic(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         file.write('{"type": "FeatureCollection", "features": [')
         separator = "\n"
-        for d, mask in enumerate(result.masks):
-            top, left = result.crops.rectangles[d, :2].tolist()
-            polygons = [
-                [[(left + x, top + y) for x, y in ring] for ring in rings]
-                for rings in outlines(result.crops.pixels(d))
-            ]
-            if not polygons:
-                continue
-            k = int(result.classes[d])
+        for d, polygons, code, k, score in _objects(result):
             feature = {
                 "type": "Feature",
-                "id": str(uuid.uuid5(_NAMESPACE, f"{image}\n{d}\n{mask['counts']!r}")),
+                "id": str(uuid.uuid5(_NAMESPACE, f"{image}\n{d}\n{code!r}")),
                 "geometry": _geometry(polygons),
                 "properties": {
                     "objectType": "detection",
                     "name": str(d + 1),
                     "classification": {"name": classes[k], "color": colours[k]},
-                    "measurements": {"score": round(float(result.scores[d]), 6)},
+                    "measurements": {"score": round(score, 6)},
                 },
             }
             file.write(separator + json.dumps(feature, ensure_ascii=False))
             separator = ",\n"
         file.write("\n]}\n")
+
+
+def _objects(result: Result) -> Iterator[tuple[int, list, bytes, int, float]]:
+    """Number, polygons, run lengths, class and score of each object that has pixels."""
+    number = count()
+    for part in result.split(_PART):
+        columns = part.masks, part.classes.tolist(), part.scores.tolist(), part.crops.rectangles.tolist()
+        for n, (mask, k, score, (top, left, _, _)) in enumerate(zip(*columns, strict=True)):
+            d = next(number)
+            polygons = [
+                [[(left + x, top + y) for x, y in ring] for ring in rings]
+                for rings in outlines(part.crops.pixels(n))
+            ]
+            if polygons:
+                yield d, polygons, mask["counts"], k, score
 
 
 def _geometry(polygons: list) -> dict:

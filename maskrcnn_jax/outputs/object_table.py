@@ -17,6 +17,7 @@ COLUMNS = (
     *("id", "class", "score", "x0", "y0", "x1", "y1", "centroid_x", "centroid_y"),
     *("area", "perimeter", "eccentricity", "mean_red", "mean_green", "mean_blue"),
 )
+_PART = 4096  # Rows that are made at once.
 _WINDOW = 1024  # Objects are measured in squares of so many pixels: each part of a slide is read about once.
 
 
@@ -48,12 +49,17 @@ def table_rows(result: Result, classes: Sequence[str], source: Readable) -> Iter
       source: the image; only windows around the objects are read.
     """
     crops = result.crops
-    shapes: list[tuple[Any, ...]] = [("", "", 0, "", "", "", "", "")] * len(result)
+    shapes = np.zeros((len(result), 8))
     for d, pixels in _pixels_of_objects(crops, source):
         shapes[d] = _measure(crops.pixels(d), pixels, crops.rectangles[d])
-    columns = result.classes.tolist(), result.scores.tolist(), result.boxes.tolist(), shapes
-    for d, (k, score, box, shape) in enumerate(zip(*columns, strict=True)):
-        yield d + 1, classes[k], round(score, 6), *(round(side, 3) for side in box), *shape
+    d = 0
+    for part in result.split(_PART):
+        here = shapes[d : d + len(part)]
+        columns = part.classes.tolist(), part.scores.tolist(), part.boxes.tolist(), here.tolist()
+        for k, score, box, (x, y, area, *rest) in zip(*columns, strict=True):
+            d += 1
+            shape = (x, y, int(area), *rest) if area else ("", "", 0, *[""] * len(rest))
+            yield d, classes[k], round(score, 6), *(round(side, 3) for side in box), *shape
 
 
 def _pixels_of_objects(crops: Crops, source: Readable) -> Iterator[tuple[int, UInt8[np.ndarray, "h w 3"]]]:
@@ -72,7 +78,7 @@ def _pixels_of_objects(crops: Crops, source: Readable) -> Iterator[tuple[int, UI
 
 def _measure(
     mask: Bool[np.ndarray, "h w"], pixels: UInt8[np.ndarray, "h w 3"], rectangle: Float[np.ndarray, "4"]
-) -> tuple[Any, ...]:
+) -> tuple[float, ...]:
     from skimage.measure import regionprops  # late: half a second that the other formats need not wait
 
     (region,) = regionprops(mask.astype(np.uint8), pixels)
@@ -81,7 +87,7 @@ def _measure(
     colours = np.asarray(region.intensity_mean).tolist()
     return (
         *(round(float(place), 3) for place in (x, y)),
-        int(region.area),
+        float(region.area),
         *(round(length, 4) for length in lengths),
         *(round(colour, 2) for colour in colours),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -79,7 +80,7 @@ class Journal:
         write_json(self._manifest, self._found)
         return before
 
-    def save(self, job: Job, size: tuple[int, int], objects: int, rows: Sequence[Row]) -> None:
+    def save(self, job: Job, size: tuple[int, int], objects: int, rows: Iterable[Row]) -> None:
         """Notes that an image is done.
 
         Args:
@@ -89,7 +90,7 @@ class Journal:
           rows: what COCO's results shall say of it.
         """
         first = {"job": _signature(job), "size": size, "objects": objects}
-        write_json_lines(self._note(job), [first, *rows])
+        write_json_lines(self._note(job), chain([first], rows))
         shutil.rmtree(self.tiles(job), ignore_errors=True)
 
     def tiles(self, job: Job) -> Path:

@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as coco
 
+from maskrcnn_jax.masks import crops as module
 from maskrcnn_jax.masks.crops import crops_of, crops_of_pixels, crops_of_runs, join, pack
 
 SIZE = (11, 30)
@@ -75,3 +76,12 @@ def test_runs_of_pixels(seed, count):
     steps = np.diff(masks.astype(np.int8), axis=2, prepend=0, append=0)
     (owner, row, start), (*_, end) = np.nonzero(steps == 1), np.nonzero(steps == -1)
     assert_are(crops_of_runs(owner, row, start, end, count), masks)
+
+
+def test_many_are_taken_part_by_part(monkeypatch, rng):
+    monkeypatch.setattr(module, "_TAKEN", 4)
+    masks = sparse(7, 10)
+    crops = crops_of([encode(mask) for mask in masks])
+    for count in (0, 4, 9, 17):
+        rows = rng.integers(0, 10, count)
+        assert_are(crops.take(rows), masks[rows])
