@@ -3,7 +3,8 @@
     python train.py --config configs/nuclei_he.py --workdir runs/nuclei_he
     python train.py --config configs/nuclei_he.py:further --workdir runs/nuclei_he_further
 
-The second run goes on from the first one's bundle; the first one started from `nuclei` of 2,000 steps.
+The second run goes on from the first one's bundle; the first one started from `nuclei` of 2,000 steps. With
+`:few` a short run for a few images of your own, whose labels lie where the nuclei are (docs/fine_tune.md).
 Its images are CC BY-NC-SA: the weights are for research. Trained on 20 of the 24 images; the last four by
 name validate.
 """
@@ -14,13 +15,19 @@ from maskrcnn_jax.experiment import sibling
 
 
 def get_config(part: str = "first") -> ConfigDict:
-    if part not in ("first", "further"):
-        raise ValueError(f"configs/nuclei_he.py:{part}: choose first or further")
+    if part not in ("first", "further", "few"):
+        raise ValueError(f"configs/nuclei_he.py:{part}: choose first, further or few")
     config = _first()
     if part == "further":
         config.init_from = "runs/nuclei_he/bundle"
         config.steps = 800
         config.schedule.update({"warmup": 60, "milestones": (540, 720)})
+    if part == "few":
+        config.steps = 200
+        config.checkpoint_every = 50
+        config.schedule.update({"warmup": 40, "milestones": (150, 185)})
+        move = next(step for step in config.data.augment if step["op"] == "random_affine")
+        move.update({"offset_x": 0.0, "offset_y": 0.0})
     return config
 
 

@@ -272,8 +272,8 @@ class DetectionConfig(Checked):
         pixels where it is above one half ("maskness" of SOLO, arXiv:2106.15947). 0 leaves them.
       mask_threshold: a pixel belongs to a mask from this probability on; mask logits are moved so that it
         becomes one half. More makes smaller masks.
-      offset: (x, y) pixels that boxes are moved by before their masks are pasted, for a model that learned
-        from labels which lie beside what their images show.
+      offset: (x, y) pixels of the image, whatever view of it the model sees, that boxes are moved by before
+        their masks are pasted: answers for a data set whose labels lie beside what its images show.
       pasting: how masks get into the image: `exact`, sampled at each pixel's centre, or to boxes of
         `whole_pixels` (torchvision).
       min_score: what counts as found wherever a choice must be made: in files, pictures and metrics that

@@ -68,7 +68,6 @@ class Predictor:
         self.stretch_grey = config.stretch_grey
         self._options = {
             "mask_margin": config.roi.mask_margin,
-            "offset": config.detection.offset,
             "containment": config.detection.containment,
             "whole_pixels": config.detection.pasting == "whole_pixels",
         }
@@ -94,6 +93,7 @@ class Predictor:
         frame: Size | None = None,
         zoom: float = 1.0,
         shapes: Sequence[Size] | None = None,
+        offset: tuple[float, float] | None = None,
     ) -> list[Result]:
         """Finds the objects in several images, which may differ in size.
 
@@ -110,6 +110,7 @@ class Predictor:
           zoom: the model sees the images enlarged by this, on top of what its config says.
           shapes: height and width of each image, where it is given in fewer pixels, as from a pyramid.
             `frame`, `zoom` and the results are those of images of these sizes.
+          offset: in place of `config.detection.offset`.
 
         Returns:
           One result for each image, in order, in its own pixels.
@@ -117,7 +118,7 @@ class Predictor:
         Raises:
           UserError: lists every image that has another shape or type.
         """
-        return self.start(images, frame=frame, zoom=zoom, shapes=shapes)()
+        return self.start(images, frame=frame, zoom=zoom, shapes=shapes, offset=offset)()
 
     def start(
         self,
@@ -126,6 +127,7 @@ class Predictor:
         frame: Size | None = None,
         zoom: float = 1.0,
         shapes: Sequence[Size] | None = None,
+        offset: tuple[float, float] | None = None,
     ) -> Callable[[], list[Result]]:
         """Hands images to the device, as `batch` does, and returns at once.
 
@@ -146,13 +148,15 @@ class Predictor:
                 slot[: plans[i][0][0], : plans[i][0][1]] = self._resize(pixels, plans[i][0])
             pending.append((group, sizes, self._detect(self._params, *jax.device_put((canvas, sizes)))))
 
+        options = self._options | {"offset": self.config.detection.offset if offset is None else offset}
+
         def finish() -> list[Result]:
             results = {}
             for group, sizes, detections in pending:
                 detections = jax.device_get(detections)
                 for row, i in enumerate(group):
                     one = Detections(*(field[row] for field in detections))
-                    results[i] = to_result(one, tuple(sizes[row].tolist()), shapes[i], **self._options)
+                    results[i] = to_result(one, tuple(sizes[row].tolist()), shapes[i], **options)
             return [results[i] for i in range(len(shapes))]
 
         return finish

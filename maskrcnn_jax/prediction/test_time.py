@@ -94,16 +94,17 @@ class Augmented:
         shapes: Sequence[Size] | None = None,
     ) -> Callable[[], list[Result]]:
         """As `Predictor.start`, but each view is fetched as it ends, before the next one starts."""
-        seen = []
+        seen, limits = [], self._predictor.config.detection
         for view in self.views:
             shown = [_show(image, view) for image in images]
             shown_frame = frame[::-1] if frame and view.transpose else frame
             options = {"frame": shown_frame, "zoom": zoom * view.zoom}
             if shapes:
                 options["shapes"] = [shape[::-1] if view.transpose else shape for shape in shapes]
+            if any(limits.offset):
+                options["offset"] = _turned(limits.offset, view)
             results = self._predictor.batch(shown, **options)
             seen.append([_back(result, view) for result in results])
-        limits = self._predictor.config.detection
 
         def finish() -> list[Result]:
             fused = (
@@ -207,6 +208,12 @@ def _show(image: Shaped[np.ndarray, "H W *C"], view: View) -> Shaped[np.ndarray,
 
 def _flip(image: Shaped[np.ndarray, "H W *C"], view: View) -> Shaped[np.ndarray, "H W *C"]:
     return image[:: -1 if view.flip_y else 1, :: -1 if view.flip_x else 1]
+
+
+def _turned(offset: tuple[float, float], view: View) -> tuple[float, float]:
+    """What moves objects by `offset` (x, y) in the frame of the image, in that of the view."""
+    x, y = reversed(offset) if view.transpose else offset
+    return -x if view.flip_x else x, -y if view.flip_y else y
 
 
 def _back(result: Result, view: View) -> Result:

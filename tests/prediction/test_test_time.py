@@ -5,6 +5,7 @@ import pytest
 from painted import Painted, contents, discs, find, paint
 from pycocotools import mask as coco
 
+from maskrcnn_jax.config import DetectionConfig, MaskRCNNConfig
 from maskrcnn_jax.images.sources import open_source
 from maskrcnn_jax.masks.crops import crops_of
 from maskrcnn_jax.masks.result import Result
@@ -45,6 +46,28 @@ def test_views_that_agree_change_nothing(rng, shape, flips, turns, scales):
         np.testing.assert_allclose(found.boxes, expected.boxes, atol=1e-4)
         np.testing.assert_allclose(found.scores, expected.scores, rtol=1e-6)
         np.testing.assert_array_equal(found.classes, expected.classes)
+
+
+@pytest.mark.parametrize("turns", [False, True])
+def test_answers_are_moved_in_the_frame_of_the_image(rng, turns):
+    """A data set whose labels lie beside its images does so in one direction, however they are shown."""
+
+    def moved(image, x, y):
+        shown = np.full_like(image, 255)
+        shown[10 + y : -10 + y, 10 + x : -10 + x] = image[10:-10, 10:-10]
+        return shown
+
+    class Moving(Painted):
+        config = MaskRCNNConfig(detection=DetectionConfig(offset=(3.0, -2.0)))
+
+        def batch(self, images, *, offset, **options):
+            return super().batch([moved(image, *map(int, offset)) for image in images], **options)
+
+    image = moved(paint((60, 47), discs(rng, (60, 47), 20, 8)), 0, 0)
+    found, expected = Augmented(Moving(), turns=turns)(image), find(moved(image, 3, -2))
+    assert {mask["counts"] for mask in found.masks} == {mask["counts"] for mask in expected.masks} != set()
+    order, wanted = np.lexsort(found.boxes.T), np.lexsort(expected.boxes.T)
+    np.testing.assert_allclose(found.boxes[order], expected.boxes[wanted], atol=1e-4)
 
 
 def test_what_the_model_is_shown(rng):
