@@ -7,7 +7,7 @@ import math
 import tensorflow as tf
 from jaxtyping import Float32
 
-from maskrcnn_jax.data.colour import Image, Layers, Seed
+from maskrcnn_jax.data.colour import Image, Layers, Seed, to_uint8
 from maskrcnn_jax.data.motion import Motion, linear
 from maskrcnn_jax.data.selection import copied, like
 
@@ -56,7 +56,7 @@ def random_affine(
     marks = tf.cast(tf.transpose(copied(layers), [1, 2, 0]), tf.int32)
     marks = _transform(marks, rows, source, size, "NEAREST", "CONSTANT")
     marks = tf.cast(tf.transpose(marks, [2, 0, 1]), tf.uint16)
-    return tf.cast(tf.round(picture), tf.uint8), like(layers, marks), _inverse(rows, source)
+    return to_uint8(picture), like(layers, marks), _inverse(rows, source)
 
 
 def _middle(extent: tf.Tensor, side: tf.Tensor, seed: Seed) -> tf.Tensor:

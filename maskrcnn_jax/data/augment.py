@@ -182,15 +182,16 @@ def resize(image: Image, layers: Layers, height: tf.Tensor, width: tf.Tensor) ->
     """
     size = tf.stack([height, width])
     shrinks = tf.reduce_any(size < tf.shape(image)[:2])
+    levels = tf.cast(image, tf.float32)  # of which TensorFlow reads four neighbours faster than of uint8
     scaled = tf.cond(
         shrinks,
-        lambda: tf.image.resize(image, size, "bilinear", antialias=True),
-        lambda: tf.image.resize(image, size, "bilinear"),
+        lambda: tf.image.resize(levels, size, "bilinear", antialias=True),
+        lambda: tf.image.resize(levels, size, "bilinear"),
     )
     old_height, old_width = _size(image)
     layers = pick(layers, _nearest(height, old_height), _nearest(width, old_width))
     motion = linear((width / old_width, 0, 0), (0, height / old_height, 0))
-    return tf.cast(tf.round(scaled), tf.uint8), layers, motion
+    return colour.to_uint8(scaled), layers, motion
 
 
 def shortest_edge_size(

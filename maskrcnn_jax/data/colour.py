@@ -13,6 +13,8 @@ Image = UInt8[tf.Tensor, "H W 3"]
 Layers = UInt16[tf.Tensor, "L H W"]
 Seed = Int[tf.Tensor, "2"]
 
+_ROWS = 64  # of an image that are rounded at once, so that they stay in the cache
+
 
 def brightness_contrast(
     image: Image, layers: Layers, seed: Seed, *, brightness: float, contrast: float
@@ -26,7 +28,7 @@ def brightness_contrast(
     stretch = _uniform(stretch_seed, 1 - contrast, 1 + contrast)
     values = tf.cast(image, tf.float32)
     mean = tf.reduce_mean(values)
-    return _to_uint8((values - mean) * stretch + mean + shift), layers
+    return to_uint8((values - mean) * stretch + mean + shift), layers
 
 
 def stain_jitter(
@@ -46,13 +48,13 @@ def stain_jitter(
     # In RGB: density @ unmix gives the stains, @ stains goes back; both at once, as a 3 x 3 matrix.
     mix = tf.matmul(unmix * factors, stains)
     density = tf.tensordot(_density(image), mix, 1) + tf.linalg.matvec(stains, shifts, transpose_a=True)
-    return _to_uint8(256 * tf.exp(-density * np.float32(np.log(10))) - 1), layers
+    return to_uint8(256 * tf.exp(-density * np.float32(np.log(10))) - 1), layers
 
 
 def gamma(image: Image, layers: Layers, seed: Seed, *, spread: float) -> tuple[Image, Layers]:
     """Raises the values, as shares of 255, to a power between exp(-spread) and exp(spread)."""
     power = tf.exp(_uniform(seed, -spread, spread))
-    return _to_uint8(255 * (tf.cast(image, tf.float32) / 255) ** power), layers
+    return to_uint8(255 * (tf.cast(image, tf.float32) / 255) ** power), layers
 
 
 def invert(image: Image, layers: Layers, seed: Seed, *, share: float) -> tuple[Image, Layers]:
@@ -80,7 +82,7 @@ def tint(image: Image, layers: Layers, seed: Seed, *, share: float, least: float
     """Dims each channel of a `share` of the images to between `least` and all: fluorescence in one colour."""
     coin_seed, gain_seed = tf.unstack(tf.random.split(seed))
     gains = _uniform(gain_seed, least, 1, [3])
-    dimmed = _to_uint8(tf.cast(image, tf.float32) * (gains / tf.reduce_max(gains)))
+    dimmed = to_uint8(tf.cast(image, tf.float32) * (gains / tf.reduce_max(gains)))
     return tf.where(_uniform(coin_seed, 0, 1) < share, dimmed, image), layers
 
 
@@ -88,6 +90,19 @@ def stretch_grey(image: Image, layers: Layers, seed: Seed) -> tuple[Image, Layer
     """Stretches images without colour between two percentiles, as `images.intensity` does for prediction."""
     stretched = tf.numpy_function(intensity.stretch_grey, [image], tf.uint8, stateful=False)
     return tf.ensure_shape(stretched, image.shape), layers
+
+
+def to_uint8(values: Float32[tf.Tensor, "H W 3"]) -> Image:
+    """Rounds grey levels, halves to even, and clips them: by NumPy, several times as fast as `tf.round`."""
+
+    def convert(levels: Float32[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "H W 3"]:
+        whole = np.empty(levels.shape, np.uint8)
+        for top in range(0, len(levels), _ROWS):
+            rows = np.rint(levels[top : top + _ROWS])
+            np.copyto(whole[top : top + _ROWS], np.clip(rows, 0, 255, out=rows), casting="unsafe")
+        return whole
+
+    return tf.ensure_shape(tf.numpy_function(convert, [values], tf.uint8, stateful=False), values.shape)
 
 
 def _stain_matrix() -> Float32[np.ndarray, "3 3"]:
@@ -101,10 +116,6 @@ def _density(image: Image) -> Float32[tf.Tensor, "H W 3"]:
     """Optical density, 0 for white; one is added so that black has one, too."""
     table = -np.log10((np.arange(256) + 1) / 256).astype(np.float32)
     return tf.gather(table, tf.cast(image, tf.int32))
-
-
-def _to_uint8(values: Float32[tf.Tensor, "H W 3"]) -> Image:
-    return tf.cast(tf.round(tf.clip_by_value(values, 0, 255)), tf.uint8)
 
 
 def _uniform(seed: Seed, low: float, high: float, shape: list[int] | None = None) -> Float[tf.Tensor, "..."]:

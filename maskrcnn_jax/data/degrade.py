@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from maskrcnn_jax.data.colour import Image, Layers, Seed
+from maskrcnn_jax.data.colour import Image, Layers, Seed, to_uint8
 
 _REACH = 6  # pixels to each side that a blur reads; sigma stays below half of it
 
@@ -23,7 +23,7 @@ def blur(image: Image, layers: Layers, seed: Seed, *, share: float, largest: flo
             margin = [[0, 0]] * axis + [[_REACH, _REACH]] + [[0, 0]] * (3 - axis)
             values = tf.pad(values, margin, "SYMMETRIC")
             values = tf.nn.depthwise_conv2d(values, kernel, [1, 1, 1, 1], "VALID")
-        return tf.cast(tf.round(values[0]), tf.uint8)
+        return to_uint8(values[0])
 
     return tf.cond(tf.random.stateless_uniform([], coin_seed) < share, blurred, lambda: image), layers
 
@@ -36,6 +36,6 @@ def noise(image: Image, layers: Layers, seed: Seed, *, share: float, largest: fl
     def noisy() -> Image:
         values = tf.cast(image, tf.float32)
         values += deviation * tf.random.stateless_normal(tf.shape(image), noise_seed)
-        return tf.cast(tf.round(tf.clip_by_value(values, 0, 255)), tf.uint8)
+        return to_uint8(values)
 
     return tf.cond(tf.random.stateless_uniform([], coin_seed) < share, noisy, lambda: image), layers

@@ -37,14 +37,9 @@ def find_runs(selection: Selection) -> Runs:
 
 def boxes_of(runs: Runs, count: tf.Tensor) -> tuple[Float32[tf.Tensor, "N 4"], Bool[tf.Tensor, "N"]]:
     """XYXY boxes around the pixels of instances 1..count (0 where there are none), and which have any."""
-    marked = tf.where(runs.values != 0)[:, 0]
-    instance = tf.cast(tf.gather(runs.values, marked), tf.int32) - 1
-    boxes = tf.gather(runs.boxes, marked)
-    low = tf.math.unsorted_segment_min(boxes[:, :2], instance, count)
-    high = tf.math.unsorted_segment_max(boxes[:, 2:], instance, count)
-    present = high[:, 0] > 0
-    boxes = tf.where(present[:, None], tf.concat([low, high], axis=1), 0)
-    return tf.cast(boxes, tf.float32), present
+    boxes = tf.numpy_function(_around, [runs.values, runs.boxes, count], tf.float32, stateful=False)
+    boxes = tf.ensure_shape(boxes, [None, 4])
+    return boxes, boxes[:, 2] > 0
 
 
 def tight_boxes(
@@ -87,6 +82,16 @@ def _find(
     x0, x1 = _shown(lefts[first], lefts[end], columns)
     y0, y1 = _shown(tops[line], tops[line + 1], rows)
     return window.ravel()[starts], np.stack([x0, y0, x1, y1], axis=1, dtype=np.int32)
+
+
+def _around(
+    values: UInt16[np.ndarray, "R"], boxes: Int32[np.ndarray, "R 4"], count: np.int32
+) -> Float32[np.ndarray, "N 4"]:
+    around = np.zeros((4, count + 1), np.int32)  # the background as well
+    around[:2] = np.iinfo(np.int32).max
+    for side, fold in enumerate((np.minimum, np.minimum, np.maximum, np.maximum)):
+        fold.at(around[side], values, boxes[:, side])
+    return np.where(around[2] > 0, around, 0)[:, 1:].T.astype(np.float32)
 
 
 def _paint(

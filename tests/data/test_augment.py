@@ -140,6 +140,14 @@ def test_resize_equals_pillow(size, rng):
     np.testing.assert_array_equal(layers[0], nearest)
 
 
+@pytest.mark.parametrize("size", [(97, 111), (30, 160), (21, 34)])
+def test_resize_equals_tensorflow(size, rng):
+    image = tf.constant(rng.integers(0, 256, (60, 80, 3), np.uint8))
+    found, *_ = resize(image, tf.zeros((1, 60, 80), tf.uint16), *map(tf.constant, size))
+    expected = tf.image.resize(image, size, "bilinear", antialias=size < (60, 80))
+    np.testing.assert_array_equal(found, np.rint(expected.numpy()))
+
+
 def test_nearest_equals_pillow_where_a_centre_falls_on_an_edge():
     """Then the rounding of Pillow's running sum decides, and a closed formula would differ."""
     for old in (4, 16, 96, 250):

@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 
 from maskrcnn_jax.data.augment import OPS
+from maskrcnn_jax.data.colour import to_uint8
 from maskrcnn_jax.data.synthetic import EOSIN, HAEMATOXYLIN, draw_records
 
 NOTHING = {
@@ -161,3 +162,11 @@ def test_a_tint_leaves_one_channel_whole_and_dims_the_others(rng):
         gains = out.reshape(-1, 3).mean(axis=0) / image.reshape(-1, 3).mean(axis=0)
         np.testing.assert_allclose(gains.max(), 1.0, atol=1e-3)
         assert (gains > 0.19).all()
+
+
+def test_grey_levels_are_clipped_and_halves_go_to_even(rng):
+    values = rng.uniform(-300, 600, (130, 7, 3)).astype(np.float32)  # more rows than are rounded at once
+    values[0, :, 0] = [-0.5, 0.5, 1.5, 2.5, 254.5, 255.5, 300]
+    found = to_uint8(tf.constant(values))
+    assert found[0, :, 0].numpy().tolist() == [0, 0, 2, 2, 254, 255, 255]
+    np.testing.assert_array_equal(found, tf.round(tf.clip_by_value(values, 0, 255)))
