@@ -196,7 +196,7 @@ def main() -> None:
         if arguments.what == "overhead":
             overhead(Path(folder), arguments.seconds, arguments.tiles, arguments.rounds)
         elif arguments.what == "objects":
-            objects(Path(folder), arguments.objects, arguments.formats.split(","))
+            objects(Path(folder), arguments.objects, [name for name in arguments.formats.split(",") if name])
         else:
             many(Path(folder), arguments.images)
 

@@ -45,8 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (UserError, OSError) as error:
         print(f"{program}: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print(f"{program}: interrupted", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        print(f"{program}: {str(stop) or 'interrupted'}", file=sys.stderr)
         return 130
 
 

@@ -147,12 +147,15 @@ def run(arguments: argparse.Namespace) -> int:
     limits = {"most": config.detection.max_detections, "min_score": min_score}
     fields = {"outputs": outputs, "journal": journal, "tile": arguments.tile, "choice": choice, **limits}
     fields |= {"scale": scale, "regions": regions, "batch": arguments.batch}
-    if arguments.ray:
-        done, notes = _do_on_ray(arguments, jobs, before, faults, config, params, fields)
-    else:
-        worker = Worker(predict, **fields)
-        done = do_all(jobs, before, faults, partial(do_jobs, worker))
-        notes = worker.notes
+    try:
+        if arguments.ray:
+            done, notes = _do_on_ray(arguments, jobs, before, faults, config, params, fields)
+        else:
+            worker = Worker(predict, **fields)
+            done = do_all(jobs, before, faults, partial(do_jobs, worker))
+            notes = worker.notes
+    except KeyboardInterrupt as stop:
+        raise KeyboardInterrupt("interrupted; the same command goes on from there") from stop
     outputs.finish(journal.images(jobs), journal.rows(jobs))
     if "coco" in arguments.formats and arguments.min_score is None:
         notes.append(f"all files hold what scores at least {usual:g}: for COCO AP, give --min-score 0")

@@ -23,6 +23,7 @@ from maskrcnn_jax.prediction.journal import Job
 BAND = 16  # Tiles that a worker gets at once.
 _TRIES = 3  # What so many workers died of is not tried again.
 _PATIENCE = 300  # seconds without any worker
+_PAUSE = 1  # seconds before another is made in place of one that never began
 
 Progress = Callable[[int, int], None]
 
@@ -207,6 +208,8 @@ class Crew:
                     told = re.sub(r"\x1b\[\d+m", "", str(error))  # It is coloured.
                     raise ClusterError(f"no worker can be made on {self.address}: {told}") from error
                 self.lost += 1
+                if task is None:  # It never began, and the next one would not so soon.
+                    time.sleep(_PAUSE)
                 self._hire()
                 answer = None
             else:

@@ -21,3 +21,7 @@ class Painter(Painted):
 def make(params, fields):
     assert params == {"weights": 7}
     return Worker(Painter(), **fields)
+
+
+def make_for_command(params, config, tta, fields):
+    return make(params, fields)

@@ -1,6 +1,10 @@
 """Two machines, which are two nodes of a Ray cluster on this one, find what one process finds."""
 
 import os
+import signal
+import subprocess
+import sys
+import time
 from functools import partial
 from pathlib import Path
 
@@ -36,6 +40,7 @@ def nodes():
     with pytest.MonkeyPatch.context() as context:
         context.setenv("PYTHONPATH", os.pathsep.join(map(str, (TESTS, TESTS / "prediction", TESTS.parent))))
         context.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        context.setenv("JAX_PLATFORMS", "cpu")
         try:
             cluster = Cluster(initialize_head=True, head_node_args=head)
             machines = [cluster.add_node(num_cpus=1)]
@@ -110,6 +115,45 @@ def test_a_machine_is_lost_in_the_middle_and_all_is_found_as_by_one_process(node
     assert files(tmp_path / "out") == files(tmp_path / "alone")
     tiles = len(tile_grid((600, 600), 64, 8))
     assert seen[-1] == (tiles, tiles) and seen == sorted(seen)
+
+
+def test_a_driver_that_is_stopped_goes_on_by_the_same_command(nodes, jobs, tmp_path):
+    """By Ctrl-C, then by a kill: finished tiles are not done again; the files are those of one process."""
+    images = [str(job.image) for job in jobs if job.name not in ("deadly", "broken")]
+    tiles, before = tmp_path / "out" / "unfinished" / "slide.tiles", {}
+    environment = os.environ | {"RAY_ADDRESS": nodes[0].address}  # Others on this machine are no concern.
+
+    def start(out, *more):
+        program = [
+            sys.executable,
+            str(TESTS / "prediction" / "painted_command.py"),
+            "predict",
+            "--bundle",
+            "-",
+        ]
+        options = ["--tile", "64", "--min-score", "0", "--out", str(tmp_path / out), *more]
+        pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+        return subprocess.Popen([*program, *images, *options], env=environment, **pipes)
+
+    def finished():
+        return {path: path.stat().st_mtime_ns for path in tiles.glob("tile_*")}
+
+    for number, most, code in ((signal.SIGINT, 30, 130), (signal.SIGKILL, 90, -signal.SIGKILL)):
+        with start("out", "--ray", nodes[0].address) as driver:
+            while len(finished()) < most and driver.poll() is None:
+                time.sleep(0.1)
+            driver.send_signal(number)
+            said = driver.stderr.read()
+        assert driver.returncode == code, said
+        assert number == signal.SIGKILL or "interrupted; the same command goes on from there" in said
+        assert before.items() <= finished().items()
+        before = finished()
+    for command in (("out", "--ray", "auto"), ("alone",)):
+        with start(*command) as driver:
+            said = driver.stderr.read()
+        assert driver.returncode == 0, said
+    assert len(files(tmp_path / "out")) == 4 * 7 + 2
+    assert files(tmp_path / "out") == files(tmp_path / "alone")
 
 
 def test_a_worker_that_cannot_be_made_is_told(nodes):
