@@ -156,7 +156,8 @@ class Worker:
         """Writes an image's results, and closes it; returns the number of its objects."""
         job = seen.job
         with seen.source:
-            found = found.take(np.flatnonzero(self._wanted(found)))
+            wanted = self._wanted(found)
+            found = found if wanted.all() else found.take(np.flatnonzero(wanted))
             try:
                 self._outputs.write(job.name, seen.source, found)
                 self._journal.save(job, found.size, len(found), self._outputs.rows(job.image_id, found))

@@ -18,7 +18,7 @@ Only detections of one class are joined or compared, as in the model's own suppr
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -44,17 +44,20 @@ class Tile(NamedTuple):
     width: int
 
 
-def merge_tiles(parts: Sequence[Result], tiles: Sequence[Tile], size: tuple[int, int]) -> Result:
+def merge_tiles(parts: Iterable[Result], tiles: Sequence[Tile], size: tuple[int, int]) -> Result:
     """One result for the whole image, best first.
 
     Args:
-      parts: the detections in each tile, with boxes and masks in the frame of the whole image.
+      parts: the detections in each tile, with boxes and masks in the frame of the whole image; from an
+        iterator, they are not kept.
       tiles: where each of them looked. Places that no other tile looked at are left as they are.
       size: height and width of the image.
     """
+    parts = list(parts)
     origin = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
     everything = concatenate(parts, size)
     own, other = _clearances(parts, tiles, size)
+    del parts  # Of a slide's millions each copy counts, here and below.
     boxes = everything.boxes
     longer = np.maximum(boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1])
     # Two tiles' boxes of one object differ by less than half its side, so one of them always stays.
@@ -62,7 +65,10 @@ def merge_tiles(parts: Sequence[Result], tiles: Sequence[Tile], size: tuple[int,
     twice = other > -np.inf
     rest = np.flatnonzero(twice)
     found = _join(everything.take(rest), origin[rest], owned[rest], own[rest] <= _TOUCH, tiles)
-    merged = concatenate([everything.take(np.flatnonzero(~twice)), found], size)
+    alone = everything.take(np.flatnonzero(~twice))
+    del everything, boxes
+    merged = concatenate([alone, found], size)
+    del alone, found
     return merged.take(np.argsort(-merged.scores, kind="stable"))
 
 

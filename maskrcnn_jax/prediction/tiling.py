@@ -115,8 +115,7 @@ def predict_tiled(
     )
     # An empty tile is a tile in which nothing was found: what only its neighbour sees there, cut, goes.
     empty = concatenate([], source.size)
-    found = [empty if parts[n] is None else parts[n] for n in range(len(tiles))]
-    return merge_tiles(found, tiles, source.size)
+    return merge_tiles((parts.pop(n) or empty for n in range(len(tiles))), tiles, source.size)
 
 
 def find_tiles(
