@@ -142,7 +142,7 @@ def crops_of_runs(
 
     Args:
       owner: the mask of each, rising.
-      row: of the image.
+      row: of the image, rising within a mask; runs of a row are in order.
       start, end: its first column and the one behind its last.
       count: how many masks there are.
     """
@@ -158,13 +158,19 @@ def crops_of_runs(
     # Of the image's first row and column, if the mask reached so far.
     origin = 8 * crops.bounds[:-1] - top * stride - left
     begin = origin.take(owner) + row * stride.take(owner)
-    return Crops(_bits_between(np.concatenate([begin + start, begin + end]), crops.bounds[-1]), rectangles)
+    places = np.stack([begin + start, begin + end], axis=1).ravel()
+    return Crops(_bits_between(places, crops.bounds[-1]), rectangles)
 
 
 def _bits_between(places: Int[np.ndarray, "P"], count: int) -> UInt8[np.ndarray, "bytes"]:
-    """So many bytes of bits, which change at these places."""
+    """So many bytes of bits, which change at these places, which rise."""
     words = np.zeros(count // 8 + 1, "<u8")
-    np.bitwise_xor.at(words, places >> 6, np.uint64(2**64 - 1) << (places & 63).astype(np.uint64))
+    word = places >> 6
+    last = np.flatnonzero(np.append(word[1:] != word[:-1], len(word) > 0))  # of the places in each word
+    flips = np.uint64(2**64 - 1) << (places & 63).astype(np.uint64)
+    flips = np.bitwise_xor.accumulate(flips)[last]
+    flips[1:] ^= flips[:-1]
+    words[word[last]] = flips
     # A word's last bit says whether it has changed all that follow, too.
     words[1:] ^= -np.bitwise_xor.accumulate(words >> np.uint64(63))[:-1]
     return words.view(np.uint8)[:count]

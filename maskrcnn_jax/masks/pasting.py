@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Int32
 
-from maskrcnn_jax.masks.crops import Crops, crops_of_runs
+from maskrcnn_jax.masks.crops import Crops, crops_of_runs, join
 
-_CHUNK = 1 << 12  # rows of pixels that are interpolated at once, which fit into a core's cache
+_CHUNK = 1 << 13  # rows of pixels that are interpolated at once, unless a mask has more
 
-Runs = Int[np.ndarray, "4 runs"]
+Runs = Int32[np.ndarray, "4 runs"]
 
 
 def paste(
@@ -39,12 +39,16 @@ def paste(
     cells = np.pad(masks, ((0, 0), (1, 1), (1, 1)))
     first, end = _rows(boxes, size[0])
     ends = np.cumsum(end - first)
-    runs = [np.zeros((4, 0), np.int64)]
-    for start in range(0, ends[-1] if len(ends) else 0, _CHUNK):
-        place = np.arange(start, min(start + _CHUNK, ends[-1]))
-        owner = np.searchsorted(ends, place, side="right")
-        runs.append(_runs(cells, boxes, owner, place - ends[owner] + end[owner], size[1]))
-    return crops_of_runs(*np.concatenate(runs, axis=1), len(boxes))
+    # Some masks at a time: what is made of them stays in the cache, and asks for no new memory.
+    starts = np.flatnonzero(np.diff(ends // _CHUNK, prepend=-1))
+    parts = []
+    for part in map(slice, starts, [*starts[1:], len(boxes)]):
+        count = len(ends[part])
+        owner = np.repeat(np.arange(count, dtype=np.int32), end[part] - first[part])
+        # The rows of a mask go on where those of the one before end.
+        row = np.arange(len(owner)) + (end[part] - np.cumsum(end[part] - first[part])).take(owner)
+        parts.append(crops_of_runs(*_runs(cells[part], boxes[part], owner, row, size[1]), count))
+    return join(parts)
 
 
 def _whole_frames(boxes: Float[np.ndarray, "D 4"], cells: int) -> Float[np.ndarray, "D 4"]:
@@ -89,11 +93,15 @@ def _runs(
     where, gap = np.divmod(place, count + 2)
     left, right = (values.take(place + n).astype(np.float64) for n in (0, 1))
     x0 = boxes[:, 0].astype(np.float64)
-    cell_width, mask = (boxes[:, 2] - x0) / count, owner.take(where)
-    column = x0.take(mask) + (gap - 0.5 + (0.5 - left) / (right - left)) * cell_width.take(mask) - 0.5
+    cell_width = (boxes[:, 2] - x0) / count
+    column = gap - 0.5
+    column += (0.5 - left) / (right - left)
+    column *= cell_width.take(owner).take(where)
+    column += x0.take(owner).take(where)
+    column -= 0.5
     # A pixel at one half is inside.
-    start = np.clip(np.ceil(column[::2]), 0, width).astype(np.int64)
-    end = np.clip(np.floor(column[1::2]) + 1, 0, width).astype(np.int64)
-    seen = np.flatnonzero(start < end)
-    where = where[::2].take(seen)
-    return np.stack([owner.take(where), row.take(where), start.take(seen), end.take(seen)])
+    start = np.clip(np.ceil(column[::2]), 0, width).astype(np.int32)
+    end = np.clip(np.floor(column[1::2]) + 1, 0, width).astype(np.int32)
+    seen = start < end
+    where = where[::2][seen]
+    return np.stack([owner.take(where), row.take(where), start[seen], end[seen]])
