@@ -29,23 +29,31 @@ def both(name, *shape, bias=None):
     return {f"{name}.weight": shape, f"{name}.bias": (bias or shape[0],)}
 
 
-def body():
-    """ResNet-50 as torchvision names it, with a sixteenth of the channels."""
+BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
+
+
+def resnet(depth):
+    """A ResNet as torchvision and timm name it, with its classifier and a sixteenth of the channels."""
     shapes = {"conv1.weight": (4, 3, 7, 7), **norm("bn1", 4)}
-    inputs = 4
-    for n, blocks in enumerate((3, 4, 6, 3), 1):
-        width, outputs = 4 * 2 ** (n - 1), 16 * 2 ** (n - 1)
+    inputs, expansion = 4, 1 if depth < 50 else 4
+    for n, blocks in enumerate(BLOCKS[depth], 1):
+        width, outputs = 4 * 2 ** (n - 1), expansion * 4 * 2 ** (n - 1)
         for i in range(blocks):
             block = f"layer{n}.{i}"
-            for k, shape in enumerate(
-                ((width, inputs, 1, 1), (width, width, 3, 3), (outputs, width, 1, 1)), 1
-            ):
+            basic = ((width, inputs, 3, 3), (width, width, 3, 3))
+            bottleneck = ((width, inputs, 1, 1), (width, width, 3, 3), (outputs, width, 1, 1))
+            for k, shape in enumerate(basic if expansion == 1 else bottleneck, 1):
                 shapes |= {f"{block}.conv{k}.weight": shape, **norm(f"{block}.bn{k}", shape[0])}
-            if i == 0:
+            if inputs != outputs:
                 shapes[f"{block}.downsample.0.weight"] = (outputs, inputs, 1, 1)
                 shapes |= norm(f"{block}.downsample.1", outputs)
             inputs = outputs
-    return {f"backbone.body.{name}": shape for name, shape in shapes.items()}
+    return shapes | both("fc", 10, inputs)
+
+
+def body():
+    """The backbone of Mask R-CNN on ResNet-50."""
+    return {f"backbone.body.{name}": shape for name, shape in resnet(50).items() if "fc." not in name}
 
 
 def shapes_of(version):
@@ -217,23 +225,6 @@ def test_command_goes_both_ways(state, tmp_path, capsys):
     assert "--out is FILE.pth" in capsys.readouterr().err
 
 
-def resnet18():
-    """torchvision's and timm's names of ResNet-18, narrow, with its classifier."""
-    shapes = {"conv1.weight": (4, 3, 7, 7), **norm("bn1", 4), **both("fc", 10, 32)}
-    inputs = 4
-    for n in range(1, 5):
-        width = 4 * 2 ** (n - 1)
-        for i in range(2):
-            for k, read in ((1, inputs), (2, width)):
-                shapes[f"layer{n}.{i}.conv{k}.weight"] = (width, read, 3, 3)
-                shapes |= norm(f"layer{n}.{i}.bn{k}", width)
-            if inputs != width:
-                shapes[f"layer{n}.{i}.downsample.0.weight"] = (width, inputs, 1, 1)
-                shapes |= norm(f"layer{n}.{i}.downsample.1", width)
-            inputs = width
-    return shapes
-
-
 IMAGENET = {
     "channel_order": "RGB",
     "pixel_mean": (123.675, 116.28, 103.53),
@@ -260,19 +251,29 @@ def write(path, tensors):
     return path
 
 
+@pytest.mark.parametrize("depth", BLOCKS)
 @pytest.mark.parametrize("name", ["resnet.pth", "resnet.safetensors"])
-def test_a_resnet_by_itself_initialises_a_backbone(name, tmp_path, rng):
-    state = {n: rng.normal(size=s).astype(np.float32) for n, s in resnet18().items() if s}
-    config = narrow(18)
+def test_a_resnet_by_itself_initialises_a_backbone(name, depth, tmp_path, rng):
+    """torchvision's files end in .pth, timm's in .safetensors; timm 1.0.31 has the same names."""
+    state = {n: rng.normal(size=s).astype(np.float32) for n, s in resnet(depth).items() if s}
+    config = narrow(depth)
     params = zeros(config)
     found, report = initialize_from(write(tmp_path / name, state), config, params)
     assert not report.missing and not report.unexpected and len(report.loaded) == len(state) - 2
-    body = flatten(found["backbone"])
-    np.testing.assert_array_equal(body["stem/conv1/kernel"], state["conv1.weight"].transpose(2, 3, 1, 0))
-    np.testing.assert_array_equal(
-        body["res3/block0/shortcut/norm/mean"], state["layer2.0.downsample.1.running_mean"]
-    )
-    np.testing.assert_array_equal(body["res5/block1/conv2/norm/scale"], state["layer4.1.bn2.weight"])
+    body, last = flatten(found["backbone"]), BLOCKS[depth][2] - 1
+    for here, there in [
+        ("stem/conv1", "conv1"),
+        (f"res4/block{last}/conv2", f"layer3.{last}.conv2"),
+        ("res3/block0/shortcut", "layer2.0.downsample.0"),
+    ]:
+        np.testing.assert_array_equal(body[f"{here}/kernel"], state[f"{there}.weight"].transpose(2, 3, 1, 0))
+    for here, there in [
+        ("stem/conv1/norm/var", "bn1.running_var"),
+        ("res3/block0/shortcut/norm/mean", "layer2.0.downsample.1.running_mean"),
+        ("res5/block1/conv2/norm/scale", "layer4.1.bn2.weight"),
+        (f"res4/block{last}/conv1/norm/bias", f"layer3.{last}.bn1.bias"),
+    ]:
+        np.testing.assert_array_equal(body[here], state[there])
 
 
 def test_a_model_gives_its_backbone(state, tmp_path):
@@ -293,7 +294,7 @@ def test_a_model_gives_its_backbone(state, tmp_path):
     ],
 )
 def test_a_resnet_for_another_input_or_depth_is_refused(changes, message, tmp_path):
-    state = {n: np.zeros(s, np.float32) for n, s in resnet18().items() if s}
+    state = {n: np.zeros(s, np.float32) for n, s in resnet(18).items() if s}
     path = write(tmp_path / "resnet.pth", state)
     with pytest.raises(TorchvisionError, match=message):
         initialize_from(path, narrow(18, **changes), {})
