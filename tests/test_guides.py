@@ -1,5 +1,7 @@
 """The guides in docs/: every command and every block of Python runs, on less data and with a tiny model."""
 
+import argparse
+import operator
 import os
 import re
 import subprocess
@@ -7,6 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import tiny_config
+
+from maskrcnn_jax.commands import predict
 
 ROOT = Path(__file__).parents[1]
 # In this order, as a reader would follow them: what one leaves the next uses.
@@ -100,6 +105,28 @@ def test_every_block_is_known_and_every_substitution_used():
     assert {language for language, _ in everything} == {"sh", "python", "groovy"}, "groovy is QuPath's"
     text = "\n".join(text for _, text in everything)
     assert [large for large in SMALLER if large not in text] == []
+
+
+def test_what_other_tools_users_are_told_to_type_exists():
+    """The last column of each table: fields of a config, options of `predict`, imports."""
+    text = (ROOT / "docs" / "coming_from.md").read_text(encoding="utf-8")
+    cells = [line.rstrip(" |").rpartition(" | ")[2] for line in text.splitlines() if line.startswith("| ")]
+    spans = re.findall(r"`([^`]+)`", "\n".join(cells))
+    words = " ".join(spans).split()
+    fields = [word.removeprefix("--config.").partition("=")[0] for word in words]
+    known = r"init_from|(model|schedule|data)\.[\w.]+(?<!\.pkl)(?<!\.pth)"  # which two are files
+    fields = [field for field in fields if re.fullmatch(known, field)]
+    assert len(fields) > 10
+    for field in fields:
+        operator.attrgetter(field)(tiny_config.get_config())
+    imports = [span for span in spans if span.startswith("from ")]
+    assert len(imports) > 1
+    for statement in imports:
+        exec(statement, {})
+    parser = argparse.ArgumentParser()
+    predict.add_arguments(parser)
+    options = [span for span in spans if re.fullmatch("--[a-z-]+", span)]
+    assert set(options) == {"--min-score", "--channel"} <= set(parser.format_help().replace(",", " ").split())
 
 
 @pytest.mark.parametrize(
