@@ -26,10 +26,14 @@ class FindObjects(QWidget):
 
     _progressed = Signal(int, int)  # from the worker's thread to this one
 
-    def __init__(self, viewer: Viewer):
-        """Shows the options; nothing is loaded yet."""
+    def __init__(self, napari_viewer: Viewer):
+        """Shows the options; nothing is loaded yet.
+
+        Args:
+          napari_viewer: by this name napari knows that a widget wants its viewer.
+        """
         super().__init__()
-        self._viewer, self._finder = viewer, Finder()
+        self._viewer, self._finder = napari_viewer, Finder()
         self._cancelled = threading.Event()
         self._progressed.connect(self._show_progress)
         self.image = ComboBox(label="image", choices=self._images)

@@ -16,6 +16,7 @@ with warnings.catch_warnings():
     for name in ("napari", "qtpy.QtWidgets"):
         pytest.importorskip(name, reason="needs pip install 'maskrcnn-jax[napari]'", exc_type=ImportError)
     import npe2
+    from napari._qt.qt_main_window import _instantiate_dock_widget
     from napari.components import ViewerModel
     from qtpy.QtWidgets import QApplication
 
@@ -129,6 +130,15 @@ def test_the_bundle_is_asked_for_where_it_is_meant(widget):
     widget.model.value = module._OWN
     assert widget.bundle.visible
     widget.close()
+
+
+def test_napari_opens_it_with_its_viewer(application, viewer):
+    """As its menu does, which hands in no viewer but a proxy of public names, by the parameter's name."""
+    widget = _instantiate_dock_widget(module.FindObjects, viewer)
+    widget._finder = two_objects
+    widget._start()
+    until_idle(application, widget)
+    assert widget.status.text() == "2 objects" and "stack objects, outlines" in viewer.layers
 
 
 def test_napari_knows_the_widget():
