@@ -3,8 +3,8 @@
     python benchmarks/ship_model.py --bundle DIR --name nuclei --about about.json [--set FIELD=VALUE ...]
 
 about.json holds `summary`, `licence`, `terms` (null where the use is free) and `metrics`, as
-`maskrcnn-jax models` prints them. FIELDs are those of `MaskRCNNConfig.detection`, chosen on validation
-images, or `test_zoom` and `mpp`.
+`maskrcnn-jax models` prints them; what the bundle says of its objects' size stays. FIELDs are those of
+`MaskRCNNConfig.detection`, chosen on validation images, or `test_zoom` and `mpp`.
 """
 
 import argparse
@@ -13,7 +13,7 @@ import json
 from pathlib import Path
 
 import maskrcnn_jax
-from maskrcnn_jax.interop.bundle import load_bundle, save_bundle
+from maskrcnn_jax.interop.bundle import load_bundle, read_about, save_bundle
 
 
 def main() -> None:
@@ -30,7 +30,8 @@ def main() -> None:
     config = dataclasses.replace(config, detection=detection, **of_model)
     folder = Path(maskrcnn_jax.__file__).parent / "zoo" / arguments.name
     scratch = folder.with_name(f".{folder.name}")
-    save_bundle(scratch, config, params, half=True, about=json.loads(arguments.about.read_text()))
+    about = read_about(arguments.bundle) | json.loads(arguments.about.read_text())
+    save_bundle(scratch, config, params, half=True, about=about)
     folder.mkdir(exist_ok=True)
     for path in [*scratch.iterdir()]:
         path.replace(folder / path.name)

@@ -2,6 +2,7 @@
 
     python benchmarks/tiled_prediction.py mosaic --bundle DIR --images ../shared/data/vrdl/train
     python benchmarks/tiled_prediction.py slide --bundle DIR --images ../shared/data/vrdl/train --out DIR
+    python benchmarks/tiled_prediction.py labels [--side 100000] [--objects 200000]
     python benchmarks/tiled_prediction.py paste
 
 `mosaic` puts the last four images of a data set of mask folders together and compares what the same
@@ -10,6 +11,9 @@ both have equal chances: `--limits 1` is the config's own for each million pixel
 
 `slide` writes a tiled TIFF of such images around empty glass and predicts it in a process of its own, which
 it kills after half of the tiles and starts again. The results are in `results.json`.
+
+`labels` writes the label image of a slide with so many discs of 15 pixels, as OME-Zarr and as TIFF: time, and
+by how much each lets the process grow beyond the objects themselves.
 
 `paste` measures how long it takes from the device's arrays to the result of an image of 1000 x 1000 pixels.
 """
@@ -20,6 +24,7 @@ import os
 import resource
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,7 +40,10 @@ from maskrcnn_jax.files import atomic
 from maskrcnn_jax.images.decoding import read_image
 from maskrcnn_jax.images.sources import open_source
 from maskrcnn_jax.interop.bundle import load_bundle
+from maskrcnn_jax.masks.crops import pack
 from maskrcnn_jax.masks.result import Result
+from maskrcnn_jax.outputs.label_image import write_labels
+from maskrcnn_jax.outputs.label_zarr import write_label_zarr
 from maskrcnn_jax.outputs.writers import write_coco_results
 from maskrcnn_jax.prediction.predictor import Predictor, to_result
 from maskrcnn_jax.prediction.tiling import predict_tiled, tile_grid
@@ -59,9 +67,14 @@ def main() -> None:
     command.add_argument("--tissue", type=float, default=0.5, help="share of the slide that is no glass")
     command.add_argument("--out", type=Path, required=True)
     command.add_argument("--predict", action="store_true", help=argparse.SUPPRESS)
+    command = commands.add_parser("labels")
+    command.add_argument("--side", type=int, default=100_000, help="of the slide, in pixels")
+    command.add_argument("--objects", type=int, default=200_000)
     commands.add_parser("paste")
     arguments = parser.parse_args()
-    {"mosaic": mosaic, "slide": slide, "paste": measure_paste}[arguments.command](arguments)
+    {"mosaic": mosaic, "slide": slide, "labels": measure_labels, "paste": measure_paste}[arguments.command](
+        arguments
+    )
 
 
 def mosaic(arguments: argparse.Namespace) -> None:
@@ -201,6 +214,32 @@ def predictor_of(arguments: argparse.Namespace, side: int) -> Predictor:
         flush=True,
     )
     return Predictor(dataclasses.replace(config, rpn=rpn, detection=detection), params)
+
+
+def measure_labels(arguments: argparse.Namespace) -> None:
+    side, count, rng = arguments.side, arguments.objects, np.random.default_rng(0)
+    disc = np.hypot(*(np.mgrid[:15, :15] - 7)) < 7.5
+    cells = rng.choice((side // 16) ** 2, count, replace=False)  # Discs do not overlap.
+    corners = np.stack(np.divmod(cells, side // 16), axis=1) * 16
+    crops = pack(np.broadcast_to(disc, (count, 15, 15)), corners)
+    columns = np.zeros((count, 4), np.float32), np.ones(count, np.float32), np.zeros(count, np.int32)
+    result = Result(*columns, crops, (side, side))
+    with tempfile.TemporaryDirectory() as folder:
+        for name, write in (("x.zarr", write_label_zarr), ("x.tif", write_labels)):
+            before, start = peak(), time.perf_counter()
+            write(Path(folder, name), result)
+            seconds, grown = time.perf_counter() - start, peak() - before
+            files = [path for path in Path(folder).rglob("*") if path.is_file() and name in str(path)]
+            size = sum(path.stat().st_size for path in files) / 2**20
+            print(
+                f"{name}: {seconds:.0f} s, grown by {grown:.0f} MiB; {len(files)} files, {size:.0f} MiB",
+                flush=True,
+            )
+
+
+def peak() -> float:
+    """MiB that this process had at most."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
 
 
 def measure_paste(_: argparse.Namespace) -> None:

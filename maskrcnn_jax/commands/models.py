@@ -19,7 +19,9 @@ def run(arguments: Namespace) -> None:
         about = model.about
         metrics = "\n".join(f"{name} {value}" for name, value in about.get("metrics", {}).items())
         licence = "\n".join(filter(None, (about.get("licence"), about.get("terms"))))
-        table.add_row(model.name, about.get("summary"), licence, f"{model.megabytes:.1f}", metrics)
+        size = about.get("object_size")
+        finds = "\n".join(filter(None, (about.get("summary"), size and f"median size {size:g} px")))
+        table.add_row(model.name, finds, licence, f"{model.megabytes:.1f}", metrics)
     console = Console()
     console.print(table)
     console.print("their cards: ", *(str(model.folder / "card.md") for model in models()), sep="\n  ")

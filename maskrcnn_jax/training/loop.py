@@ -28,6 +28,7 @@ from maskrcnn_jax.interop.initialize import initialize_from
 from maskrcnn_jax.interop.trees import Tree
 from maskrcnn_jax.models.mask_rcnn import MaskRCNN, init_params
 from maskrcnn_jax.structures import Batch
+from maskrcnn_jax.training.about import about_training
 from maskrcnn_jax.training.checkpoint import Checkpoints
 from maskrcnn_jax.training.cluster import (
     Stopped,
@@ -129,7 +130,7 @@ def train(
         held_out = config.data.validation_images or config.data.validation_path
         validation = run.read("validation") if evaluate and held_out else []
         if first >= config.steps:
-            return run.publish(state, validation)
+            return run.publish(state, validation, [])
         records = run.read("train")
         state, key = copy_to(mesh, (state, run.keys()[1]))
         stream = _prefetch(run.batches(records, first), mesh)
@@ -144,7 +145,7 @@ def train(
             log = Log(records, display, history, on_host(schedule))
             for end in run.ends(first):
                 state = run.advance(state, end, step_function, stream, key, log, checkpoints)
-                evaluation = run.publish(state, validation)
+                evaluation = run.publish(state, validation, records)
                 if evaluation:
                     log.evaluation(end, evaluation.metrics)
     return evaluation
@@ -267,11 +268,14 @@ class _Run:
                     raise Stopped(f"stopped; step {step} is saved in {self.workdir}")
         return state
 
-    def publish(self, state: TrainState, validation: Sequence[Record]) -> Evaluation | None:
+    def publish(
+        self, state: TrainState, validation: Sequence[Record], records: Sequence[Record]
+    ) -> Evaluation | None:
         """Writes the bundle and, where there is a validation split, its evaluation."""
         params = jax.device_get(averaged_params(state.params, state.opt_state))
         if is_first():
-            save_bundle(self.workdir / "bundle", self.model_config, params)
+            bundle = self.workdir / "bundle"
+            save_bundle(bundle, self.model_config, params, about=about_training(records, bundle))
         evaluation = None
         if validation:
             with counter(self.console, "evaluating the validation images") as progress:

@@ -28,7 +28,7 @@ class Model:
       name: what it is loaded by.
       folder: its bundle, with `card.md` and `LICENSE` beside the weights.
       about: what the bundle says of it: `summary`, `licence`, `terms` (None where the use is free),
-        `metrics` on its validation images, by name.
+        `metrics` on its validation images, by name; `object_size`, see `training.about`.
     """
 
     name: str

@@ -12,6 +12,7 @@ import pytest
 from rich.console import Console
 
 from maskrcnn_jax.experiment import Experiment
+from maskrcnn_jax.interop.bundle import read_about
 from maskrcnn_jax.models.mask_rcnn import init_params
 from maskrcnn_jax.training import loop
 from maskrcnn_jax.training.checkpoint import CheckpointError, Checkpoints, load_latest
@@ -167,6 +168,10 @@ def test_a_finished_run_only_writes_its_results_again(config, unbroken, monkeypa
     printed = train(config, unbroken)
     assert "resumed at step 4" in printed and "step 4/4" not in printed
     assert [path.read_bytes() for path in files] == before
+
+
+def test_the_bundle_says_how_large_the_objects_were(unbroken):
+    assert 4 < read_about(unbroken / "bundle")["object_size"] < 60
 
 
 def test_another_model_in_the_same_folder_is_refused(config, unbroken):

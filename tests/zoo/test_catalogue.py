@@ -14,7 +14,12 @@ from maskrcnn_jax.interop.bundle import save_bundle
 from maskrcnn_jax.models.mask_rcnn import init_params
 from maskrcnn_jax.zoo import catalogue, load_model, models, resolve
 
-ABOUT = {"summary": "nuclei in H&E", "licence": "CC BY-NC-SA 4.0", "metrics": {"AJI": 0.61}}
+ABOUT = {
+    "summary": "nuclei in H&E",
+    "licence": "CC BY-NC-SA 4.0",
+    "metrics": {"AJI": 0.61},
+    "object_size": 20.9,
+}
 
 
 @pytest.fixture
@@ -53,5 +58,13 @@ def test_all_are_listed_with_licence_terms_size_and_metrics(shelf, capsys, monke
     assert models()[0].megabytes < models()[1].megabytes
     assert main(["models"]) == 0
     said = capsys.readouterr().out
-    for word in ("nuclei-he", "CC0", "CC BY-NC-SA 4.0", "for research use only", "AJI 0.61", "card.md"):
+    for word in (
+        "nuclei-he",
+        "CC0",
+        "CC BY-NC-SA 4.0",
+        "for research use only",
+        "AJI 0.61",
+        "median size 20.9 px",
+        "card.md",
+    ):
         assert word in said
