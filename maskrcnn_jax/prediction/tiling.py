@@ -76,7 +76,7 @@ def predict_tiled(
 ) -> Result:
     """Finds the objects in an image of any size; `merge` says how the tiles' detections become one result.
 
-    Memory holds a few tiles and the detections (about half a kilobyte each), never the image.
+    Memory holds a few tiles and the detections (about 0.6 kB each while they are merged), never the image.
 
     Args:
       predict: its limits (proposals and detections an image) apply to each tile. With
