@@ -74,6 +74,7 @@ def _predictor(config, params, choice, offset):
         config.detection,
         offset=offset,
         nms_iou=choice.get("nms", config.detection.nms_iou),
+        score_threshold=choice.get("score_threshold", config.detection.score_threshold),
         containment=choice.get("containment", config.detection.containment),
         mask_weight=choice.get("mask_weight", config.detection.mask_weight),
         mask_threshold=choice.get("mask_threshold", config.detection.mask_threshold),

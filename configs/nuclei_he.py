@@ -2,8 +2,9 @@
 
     python train.py --config configs/nuclei_he.py --workdir runs/nuclei_he
     python train.py --config configs/nuclei_he.py:further --workdir runs/nuclei_he_further
+    python train.py --config configs/nuclei_he.py:longer --workdir runs/nuclei_he_longer
 
-The second run goes on from the first one's bundle; the first one started from `nuclei` of 2,000 steps. With
+Each run goes on from the bundle of the one before; the first one started from `nuclei` of 2,000 steps. With
 `:few` a short run for a few images of your own, whose labels lie where the nuclei are (docs/fine_tune.md).
 Its images are CC BY-NC-SA: the weights are for research. Trained on 20 of the 24 images; the last four by
 name validate.
@@ -15,13 +16,18 @@ from maskrcnn_jax.experiment import sibling
 
 
 def get_config(part: str = "first") -> ConfigDict:
-    if part not in ("first", "further", "few"):
-        raise ValueError(f"configs/nuclei_he.py:{part}: choose first, further or few")
+    if part not in ("first", "further", "longer", "few"):
+        raise ValueError(f"configs/nuclei_he.py:{part}: choose first, further, longer or few")
     config = _first()
     if part == "further":
         config.init_from = "runs/nuclei_he/bundle"
         config.steps = 800
         config.schedule.update({"warmup": 60, "milestones": (540, 720)})
+    if part == "longer":
+        config.init_from = "runs/nuclei_he_further/bundle"
+        config.seed = 3
+        config.steps = 1600
+        config.schedule.update({"warmup": 60, "milestones": (1200, 1480)})
     if part == "few":
         config.steps = 200
         config.checkpoint_every = 50
@@ -37,7 +43,7 @@ def _first() -> ConfigDict:
     config.model.roi.mask_margin = 0.1
     config.model.update({"test_zoom": 1.4, "mpp": 0.25})
     config.model.detection.update(
-        {"nms_iou": 0.4, "mask_weight": 2.0, "mask_threshold": 0.5, "min_score": 0.35}
+        {"nms_iou": 0.4, "containment": 0.85, "mask_weight": 2.0, "mask_threshold": 0.5, "min_score": 0.4}
     )
     config.data.shares = ConfigDict()
     config.data.update(
