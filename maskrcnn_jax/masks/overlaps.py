@@ -12,25 +12,37 @@ from maskrcnn_jax.masks.crops import Crops, crops_of_pixels
 # A slide's hundred thousand rectangles have tens of millions of candidates: so many rectangles at a time,
 # and the pixels of so many pairs.
 _CHUNK, _PAIRS = 2048, 512
+_ROWS = 256  # of an image: what has none of such a band in common is never compared
 _COLUMNS = 56  # that a word of 64 bits holds wherever in its first byte they begin
 
 
 def overlapping(rectangles: Int[np.ndarray, "N 4"]) -> Int[np.ndarray, "P 2"]:
     """All pairs n < m of rectangles (as in `Crops`) that have pixels in common."""
     rectangles = np.asarray(rectangles, np.int64)
-    order = np.argsort(rectangles[:, 1], kind="stable")
-    top, left, bottom, right = rectangles[order].T
-    # In the order of their left sides, those that start before another ends are its next neighbours.
-    last = np.searchsorted(left, right, side="left")
+    if not len(rectangles):
+        return np.zeros((0, 2), np.int64)
+    top, left, bottom, right = rectangles.T
+    first = top // _ROWS
+    bands = np.maximum((bottom - 1) // _ROWS - first + 1, 0)
+    owner = np.repeat(np.arange(len(rectangles)), bands)
+    band = first[owner] + np.arange(len(owner)) - np.repeat(np.cumsum(bands) - bands, bands)
+    # In the order of bands and left sides, those that start before another ends are its next neighbours.
+    low, width = left.min(), right.max() - left.min() + 1
+    place = band * width + left[owner] - low
+    order = np.argsort(place, kind="stable")
+    owner, band, place = owner[order], band[order], place[order]
+    last = np.searchsorted(place, band * width + right[owner] - low, side="left")
     found = [np.zeros((0, 2), np.int64)]
-    for start in range(0, len(order), _CHUNK):
-        here = np.arange(start, min(start + _CHUNK, len(order)))
+    for start in range(0, len(owner), _CHUNK):
+        here = np.arange(start, min(start + _CHUNK, len(owner)))
         counts = np.maximum(last[here] - here - 1, 0)
         a = np.repeat(here, counts)
         b = a + 1 + np.arange(len(a)) - np.repeat(np.cumsum(counts) - counts, counts)
-        shared = np.minimum(bottom[a], bottom[b]) > np.maximum(top[a], top[b])
+        a, b, bands = owner[a], owner[b], band[a]
+        shared = np.maximum(first[a], first[b]) == bands  # Two that are both in several bands count once.
+        shared &= np.minimum(bottom[a], bottom[b]) > np.maximum(top[a], top[b])
         shared &= np.minimum(right[a], right[b]) > np.maximum(left[a], left[b])
-        found.append(order[np.stack([a[shared], b[shared]], axis=1)])
+        found.append(np.stack([a[shared], b[shared]], axis=1))
     return np.sort(np.concatenate(found), axis=1)
 
 

@@ -1,7 +1,7 @@
 """Sparse overlaps against comparing each mask with each, pixel by pixel."""
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as coco
 
@@ -38,9 +38,11 @@ def test_pairs_and_their_pixels(seed, count):
             assert found.get((n, m), 0) == (masks[n] & masks[m]).sum()
 
 
-@settings(deadline=None, max_examples=100)
-@given(st.integers(0, 2**32))
-def test_pairs_are_those_with_common_area(seed):
+@settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.integers(0, 2**32), st.sampled_from([1, 4, 256]))
+def test_pairs_are_those_with_common_area(monkeypatch, seed, rows):
+    """However many bands a rectangle is in."""
+    monkeypatch.setattr(overlaps, "_ROWS", rows)
     rng = np.random.default_rng(seed)
     rectangles = np.sort(rng.integers(0, 12, (15, 2, 2)), axis=1).reshape(15, 4)  # some without area
     expected = []
