@@ -1,12 +1,18 @@
 """`maskrcnn-jax export`: a model as one file that other runtimes run, from pixels to masks."""
 
+from __future__ import annotations
+
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from maskrcnn_jax.commands.choosing import add_model, load_chosen
 from maskrcnn_jax.errors import UserError
+
+if TYPE_CHECKING:  # It needs NumPy, which --help does not.
+    from maskrcnn_jax.config import MaskRCNNConfig
 
 _FORMATS = ("stablehlo", "savedmodel", "onnx")
 _NO_ONNX = (
@@ -62,6 +68,16 @@ def run(arguments: Namespace) -> None:
     print(f"{arguments.out}: from images, uint8 {_shape(shape)}, to")
     for name, (dtype, shape) in sorted(results.items()):
         print(f"  {name}: {dtype} {_shape(shape)}")
+    print("\n".join(_left_to_the_user(config)))
+
+
+def _left_to_the_user(config: MaskRCNNConfig) -> Iterator[str]:
+    """What `maskrcnn-jax predict` does and the file does not."""
+    if config.detection.min_score > config.detection.score_threshold:
+        yield f"not left out: what scores less than {config.detection.min_score:g}, this model's min_score"
+    if config.mpp:
+        yield f"not brought to {config.mpp:g} µm a pixel, which this model wants: hand in images that have it"
+    yield "not inside: tiles for large images, and more than 8 bits (docs/export.md)"
 
 
 def _shape(shape: Sequence) -> str:

@@ -4,6 +4,7 @@ import functools
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import jax
 import numpy as np
@@ -19,11 +20,13 @@ from maskrcnn_jax.config import (
     RPNConfig,
 )
 from maskrcnn_jax.errors import UserError
+from maskrcnn_jax.images.decoding import read_image
 from maskrcnn_jax.interop import export
 from maskrcnn_jax.interop.bundle import save_bundle
 from maskrcnn_jax.masks.pasting import paste
 from maskrcnn_jax.models.mask_rcnn import init_params
 from maskrcnn_jax.prediction.predictor import Predictor
+from maskrcnn_jax.zoo import SAMPLES, load_model
 
 pytest_plugins = ("tiny",)
 
@@ -54,37 +57,40 @@ np.savez(out, **{{name: np.asarray(array) for name, array in found.items()}})
 """
 
 
-@pytest.fixture(scope="module")
-def config():
-    """A small model whose config asks for all that prediction can do."""
-    return MaskRCNNConfig(
-        num_classes=2,
-        test_zoom=1.3,
-        stretch_grey=True,
-        backbone=BackboneConfig(depth=18, last_stage=3, stem_channels=8, res2_channels=8, norm="group"),
-        fpn=FPNConfig(channels=8, first_stage=2, extra_levels=0),
-        rpn=RPNConfig(anchor_sizes=((10,), (24,)), anchor_ratios=(1.0,), pre_nms=(9, 60), post_nms=(9, 40)),
-        roi=RoIConfig(bins=4, mask_bins=4, fc_channels=(16,), mask_convs=1, mask_channels=8, mask_margin=0.1),
-        detection=DetectionConfig(
-            score_threshold=0.1, max_detections=ROOM, containment=0.6, offset=(0.5, -1.5)
-        ),
-    )
+# All that a config can ask of prediction.
+CONFIG = MaskRCNNConfig(
+    num_classes=2,
+    test_zoom=1.3,
+    stretch_grey=True,
+    backbone=BackboneConfig(depth=18, last_stage=3, stem_channels=8, res2_channels=8, norm="group"),
+    fpn=FPNConfig(channels=8, first_stage=2, extra_levels=0),
+    rpn=RPNConfig(anchor_sizes=((10,), (24,)), anchor_ratios=(1.0,), pre_nms=(9, 60), post_nms=(9, 40)),
+    roi=RoIConfig(bins=4, mask_bins=4, fc_channels=(16,), mask_convs=1, mask_channels=8, mask_margin=0.1),
+    detection=DetectionConfig(
+        score_threshold=0.1,
+        max_detections=ROOM,
+        containment=0.6,
+        mask_weight=1.5,
+        mask_threshold=0.55,
+        offset=(0.5, -1.5),
+    ),
+)
 
 
 @pytest.fixture(scope="module")
-def model(config, compiled_once, tmp_path_factory):
+def model(compiled_once, tmp_path_factory):
     """A bundle, two images, and what the predictor finds in them."""
-    rng, folder = np.random.default_rng(0), tmp_path_factory.mktemp("model")
+    rng, folder, config = np.random.default_rng(0), tmp_path_factory.mktemp("model"), CONFIG
     params = jax.tree.map(np.asarray, init_params(config, jax.random.key(1)))
-    # Apart, so that no score is another's equal.
-    params = jax.tree_util.tree_map_with_path(
-        lambda path, x: np.float32(40) * x if "cls_score" in jax.tree_util.keystr(path) else x, params
-    )
+    # Apart, so that no score is another's equal, and masks have an inside and an outside.
+    heads = params["roi_heads"]
+    for part, factor in ((heads["box_predictor"]["cls_score"], 40), (heads["mask_head"]["predictor"], 2000)):
+        part["kernel"] = np.float32(factor) * part["kernel"]
     save_bundle(folder / "bundle", config, params)
     images = np.kron(rng.integers(0, 256, (2, 5, 4, 3)), np.ones((1, 8, 13, 1))).astype(np.uint8)
     images[1] = images[1, :, :, :1] // 3
     np.save(folder / "images.npy", images)
-    return folder, images, Predictor(config, params, buckets=(80,)).batch(list(images))
+    return folder, Predictor(config, params, buckets=(80,)).batch(list(images))
 
 
 def run(kind, path, folder):
@@ -103,12 +109,36 @@ def run(kind, path, folder):
 @pytest.mark.parametrize(("kind", "masks"), [("stablehlo", "image"), ("savedmodel", "boxes")])
 def test_its_own_runtime_finds_what_the_predictor_finds(model, kind, masks, capsys):
     """In any number of images, one grey and one in colour: boxes, scores, classes and pixels of masks."""
-    folder, _, expected = model
+    folder, expected = model
     path = folder / f"model.{kind}"
     options = ["--format", kind, "--size", str(HEIGHT), str(WIDTH), "--masks", masks]
     assert main(["export", "--bundle", str(folder / "bundle"), *options, "--out", str(path)]) == 0
     assert f"scores: float32 (N, {ROOM})" in capsys.readouterr().out
-    found = run(kind, path, folder)
+    assert_same(run(kind, path, folder), expected, masks)
+    assert any(len(result) < ROOM for result in expected)
+
+
+def test_a_shipped_model_finds_what_the_predictor_finds(compiled_once, tmp_path, capsys):
+    """`nuclei` at its full width, with `mask_weight`, `mask_threshold` and containment, on a few nuclei."""
+    kind, name, masks = "stablehlo", "nuclei", "boxes"
+    config, params = load_model(name)
+    config = replace(config, detection=replace(config.detection, max_detections=ROOM))
+    pixels = read_image(SAMPLES / "images" / "fluorescence.png")[170 : 170 + HEIGHT, 120 : 120 + WIDTH]
+    np.save(tmp_path / "images.npy", pixels[None])
+    path = tmp_path / f"model.{kind}"
+    options = ["--format", kind, "--size", str(HEIGHT), str(WIDTH), "--masks", masks, "--batch", "1"]
+    options += ["--detections", str(ROOM), "--out", str(path)]
+    assert main(["export", "--model", name, *options]) == 0
+    told = capsys.readouterr().out
+    assert f"{config.detection.min_score:g}, this model's min_score" in told
+    assert "µm a pixel" not in told
+    expected = Predictor(config, params, buckets=(80,))(pixels)
+    assert expected.scores.max() > config.detection.min_score
+    assert_same(run(kind, path, tmp_path), [expected], masks)
+
+
+def assert_same(found, expected, masks):
+    """Arrays of an exported model, and results of the predictor: the same but for rounding."""
     for i, result in enumerate(expected):
         count = len(result)
         one = {name: array[i] for name, array in found.items()}
@@ -122,7 +152,6 @@ def test_its_own_runtime_finds_what_the_predictor_finds(model, kind, masks, caps
         if masks == "boxes":
             pixels = pixels_of(paste(one["masks"], one["mask_boxes"], (HEIGHT, WIDTH)))
         assert (pixels != pixels_of(result.crops)).sum() <= 2 and pixels.any()
-    assert any(len(result) < ROOM for result in expected)
 
 
 def pixels_of(crops):
