@@ -13,6 +13,8 @@ import jax.export
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from maskrcnn_jax.ops.platforms import by_platform
+
 # Lavin and Gray's B^T, G and A^T.
 _INPUT = ((1, 0, -1, 0), (0, 1, 1, 0), (0, -1, 1, 0), (0, 1, 0, -1))
 _KERNEL = ((1, 0, 0), (0.5, 0.5, 0.5), (0.5, -0.5, 0.5), (0, 0, 1))
@@ -100,7 +102,7 @@ def winograd_gradients(
 
 @jax.custom_vjp
 def _by_platform(x, kernel):
-    return jax.lax.platform_dependent(x, kernel, cpu=winograd, default=direct)
+    return by_platform(x, kernel, cpu=winograd, default=direct)
 
 
 def _forward(x, kernel):
@@ -112,7 +114,7 @@ def _backward(inputs, gradient):
     def direct_gradients(x, kernel, gradient):
         return jax.vjp(direct, x, kernel)[1](gradient)
 
-    return jax.lax.platform_dependent(*inputs, gradient, cpu=winograd_gradients, default=direct_gradients)
+    return by_platform(*inputs, gradient, cpu=winograd_gradients, default=direct_gradients)
 
 
 _by_platform.defvjp(_forward, _backward)

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from maskrcnn_jax.ops.platforms import by_platform
 from maskrcnn_jax.ops.roi_align import bin_weights, box_ends, sample_counts
 from maskrcnn_jax.ops.roi_windows import cell, gather_windows, window
 
@@ -68,4 +69,4 @@ def mask_targets(
         # In full float32: a cell that is half covered stands on the threshold.
         return jnp.einsum("rmw,rnw->rmn", bands, cols, precision=jax.lax.Precision.HIGHEST)
 
-    return jax.lax.platform_dependent(rows, cols, cpu=by_windows, default=by_rows)
+    return by_platform(rows, cols, cpu=by_windows, default=by_rows)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Int8
 
 from maskrcnn_jax.ops.boxes import area, pairwise_intersection, pairwise_iou
+from maskrcnn_jax.ops.platforms import by_platform
 
 
 class Matches(NamedTuple):
@@ -94,7 +95,7 @@ def match_boxes(
             is_positive |= jnp.any(pairwise_iou(boxes, candidates) == row_best[:, None], axis=0)
         return Matches(index, _labels(is_positive, best, negative, usable))
 
-    return jax.lax.platform_dependent(boxes, candidates, valid, usable, cpu=kept, default=computed_again)
+    return by_platform(boxes, candidates, valid, usable, cpu=kept, default=computed_again)
 
 
 def _labels(

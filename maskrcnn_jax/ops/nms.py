@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from maskrcnn_jax.ops.boxes import pairwise_iou
+from maskrcnn_jax.ops.platforms import by_platform
 
 # Boxes of a block, and rounds among them before the host looks whether any box still changes. For an
 # accelerator each look costs more than a round, so it takes fewer, larger blocks; the result is the same.
@@ -41,7 +42,7 @@ def nms(
     groups = jnp.zeros(boxes.shape[0], jnp.int32) if groups is None else groups
     suppress = partial(_suppress, iou_threshold=iou_threshold, max_kept=max_kept)
     forms = {"cpu": partial(suppress, **_CPU), "default": partial(suppress, **_OTHERS)}
-    return jax.lax.platform_dependent(boxes, valid, groups, **forms)
+    return by_platform(boxes, valid, groups, **forms)
 
 
 def _suppress(boxes, valid, groups, *, iou_threshold, max_kept, block, rounds):

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from maskrcnn_jax.ops.platforms import by_platform
 from maskrcnn_jax.ops.roi_products import pool_products
 from maskrcnn_jax.ops.roi_windows import flat_index, pool_windows, scatter_windows
 
@@ -194,7 +195,7 @@ def _pool(features, rows, cols, taps, level):
     forms = {"cpu": pool_windows, "default": pool_products}
     if taps is not None:
         forms["cuda"] = lambda features, rows, cols, level: _pool_taps(features, *taps, level)
-    return jax.lax.platform_dependent(features, rows, cols, level, **forms)
+    return by_platform(features, rows, cols, level, **forms)
 
 
 def _pool_forward(features, rows, cols, taps, level):
@@ -210,7 +211,7 @@ def _pool_backward(residuals, gradient):
     gradient, rows, cols = jax.lax.optimization_barrier((gradient, rows, cols))
     features = tuple(jnp.zeros(f.shape[:-1], f.dtype) for f in empty)
     by_products = jax.vjp(lambda f: pool_products(f, rows, cols, level), features)[1]
-    back = jax.lax.platform_dependent(
+    back = by_platform(
         gradient,
         cpu=lambda g: scatter_windows(g, features, rows, cols, level),
         default=lambda g: by_products(g)[0],

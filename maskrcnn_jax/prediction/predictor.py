@@ -20,6 +20,7 @@ from maskrcnn_jax.masks.pasting import paste
 from maskrcnn_jax.masks.result import Result
 from maskrcnn_jax.models.mask_rcnn import MaskRCNN
 from maskrcnn_jax.ops.boxes import grow
+from maskrcnn_jax.ops.platforms import traced_for
 from maskrcnn_jax.prediction.resize import enlargement, interpolate, resize, scaled
 from maskrcnn_jax.structures import Detections
 
@@ -62,7 +63,8 @@ class Predictor:
         model = MaskRCNN(config)
 
         def detect(params, images, sizes):
-            return model.apply({"params": params}, images, sizes, method="detect")
+            with traced_for(platform):
+                return model.apply({"params": params}, images, sizes, method="detect")
 
         self.config = config
         self.stretch_grey = config.stretch_grey
@@ -75,6 +77,8 @@ class Predictor:
         self._resize = interpolate if self._unrounded else resize
         self._buckets = sorted(buckets)
         self._params = jax.device_put(params)
+        devices = {device for leaf in jax.tree.leaves(self._params) for device in leaf.devices()}
+        platform = next((device.platform for device in devices), None)
         self._detect = CountedJit(detect, expected=_MANY_SHAPES, tell=_warn_of_shapes)
 
     def replace_params(self, params: dict) -> None:
