@@ -15,7 +15,7 @@ from maskrcnn_jax.commands import predict
 
 ROOT = Path(__file__).parents[1]
 # In this order, as a reader would follow them: what one leaves the next uses.
-GUIDES = ("train_your_own", "slides_qupath", "python")
+GUIDES = ("train_your_own", "fine_tune", "slides_qupath", "python")
 # What makes a guide's commands quick; each must be in a guide, or it has been forgotten here.
 SMALLER = {
     "sample --out nuclei": "sample --out nuclei --images 5 --size 64",
@@ -23,6 +23,7 @@ SMALLER = {
     "--bundle runs/mine/bundle slide.tif": "--bundle runs/mine/bundle slide.tif --tile 160",
     "tile=1024": "tile=160",
     "configs/nuclei_small.py:scratch": "tiny.py",
+    "configs/nuclei_he.py:few": "tiny.py",
 }
 # The experiment that stands in for `nuclei_small.py:scratch`.
 TINY = """
@@ -47,6 +48,8 @@ MADE = (
     *(f"predictions/drawn_0000{ending}" for ending in ("_labels.tif", ".csv", ".geojson", "_overlay.png")),
     "predictions/coco_results.json",
     "compared/metrics.json",
+    "runs/fine/bundle/model.safetensors",
+    "fine_predictions/coco_results.json",
     *(f"slide_results/slide{ending}" for ending in (".geojson", ".csv", "_overlay.png")),
     "overlay.png",
     "nuclei.geojson",
