@@ -254,8 +254,7 @@ def main() -> int:
 itself. Each stage starts from the image and must agree within ten times what torchvision's float32 differs
 from float64; boxes are compared as sets, at the image's own size, after torchvision's resize and with its
 pasted masks. Losses and gradients are those of torchvision's proposals and samples, its batch norms fixed.
-The tests repeat all of it with the same goldens, but for v1's losses and gradients, which only this
-command compares.
+The tests repeat all of it with the same goldens.
 
     python benchmarks/torchvision_goldens.py --out tests/parity/torchvision
     python benchmarks/torchvision_parity.py --goldens tests/parity/torchvision --out docs/parity.md

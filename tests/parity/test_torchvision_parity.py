@@ -17,10 +17,14 @@ def goldens():
     return {name: load(FOLDER, name) for name in MODELS}
 
 
-# The older model's training is measured by `benchmarks/torchvision_parity.py`: it takes long to compile.
 @pytest.mark.parametrize(
     ("name", "measure"),
-    [("v1", measure_prediction), ("v2", measure_prediction), ("v2", measure_training)],
+    [
+        ("v1", measure_prediction),
+        ("v1", measure_training),
+        ("v2", measure_prediction),
+        ("v2", measure_training),
+    ],
 )
 def test_agrees_with_torchvision(goldens, name, measure):
     rows = measure(goldens[name])
