@@ -5,8 +5,6 @@ What is exported is any `function(params, images)` that returns arrays by name, 
 """
 
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Literal
@@ -17,7 +15,7 @@ from jax import export
 from jaxtyping import Array, UInt8
 
 from maskrcnn_jax.errors import UserError
-from maskrcnn_jax.files import atomic
+from maskrcnn_jax.files import atomic, atomic_folder
 from maskrcnn_jax.interop.rewriting import rewritten, top_k_by_sort
 from maskrcnn_jax.interop.trees import Tree
 
@@ -81,12 +79,7 @@ def _save_savedmodel(path: Path, function: Function, params: Tree, shape: Shape)
     module.predict = tf.function(
         lambda images: dict(converted(module.params, images)), input_signature=[images], autograph=False
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as scratch:
-        new = Path(scratch, "new")
+    with atomic_folder(path) as new:
         tf.saved_model.save(module, os.fspath(new), signatures={"serving_default": module.predict})
-        if path.exists():
-            shutil.rmtree(path)
-        new.rename(path)
     results = module.predict.get_concrete_function().structured_outputs
     return {name: (np.dtype(x.dtype.as_numpy_dtype), tuple(x.shape)) for name, x in results.items()}

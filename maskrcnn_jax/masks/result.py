@@ -13,6 +13,8 @@ from maskrcnn_jax.masks.apart import apart
 from maskrcnn_jax.masks.crops import Crops, join
 from maskrcnn_jax.masks.rle import RLE
 
+_PART = 4096  # detections that `Result.split` gives at once
+
 
 @dataclass(frozen=True, eq=False)
 class Result:
@@ -53,10 +55,10 @@ class Result:
             self.boxes[rows], self.scores[rows], self.classes[rows], self.crops.take(rows), self.size
         )
 
-    def split(self, count: int) -> Iterator[Result]:
-        """The detections in their order, so many at a time: what is made of a slide's is large."""
-        for start in range(0, len(self), count):
-            yield self.take(np.arange(start, min(start + count, len(self))))
+    def split(self) -> Iterator[Result]:
+        """The detections in their order, some thousand at a time: what is made of a slide's is large."""
+        for start in range(0, len(self), _PART):
+            yield self.take(np.arange(start, min(start + _PART, len(self))))
 
 
 def concatenate(results: Sequence[Result], size: tuple[int, int]) -> Result:

@@ -31,7 +31,6 @@ _SUFFIXES = {
 # One file for all images, and one that says what its ids mean.
 _COCO, _COCO_IMAGES = "coco_results.json", "coco_images.json"
 FORMATS = ("coco", *_SUFFIXES)
-_PART = 4096  # objects whose rows are in memory at once
 
 
 class Outputs:
@@ -143,9 +142,7 @@ class Outputs:
         """The COCO rows of one image, made as they are asked for; none if that format is not wanted."""
         if "coco" not in self._formats:
             return
-        rows = (
-            row for part in result.split(_PART) for row in to_results([(image_id, part)], self._categories)
-        )
+        rows = (row for part in result.split() for row in to_results([(image_id, part)], self._categories))
         for n, row in enumerate(rows, 1):
             yield {**row, "object_id": n}
 

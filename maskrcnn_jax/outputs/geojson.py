@@ -12,7 +12,6 @@ from maskrcnn_jax.masks.outlines import outlines
 from maskrcnn_jax.masks.result import Result
 from maskrcnn_jax.outputs.colours import PALETTE
 
-_PART = 4096  # objects whose run lengths are in memory at once
 _NAMESPACE = uuid.UUID("8f1c2f0e-6a55-4f0b-9d0e-3c4b8f6a7d21")
 
 
@@ -53,7 +52,7 @@ def write_geojson(path: PathLike, result: Result, classes: Sequence[str], *, ima
 def _objects(result: Result) -> Iterator[tuple[int, list, bytes, int, float]]:
     """Number, polygons, run lengths, class and score of each object that has pixels."""
     number = count()
-    for part in result.split(_PART):
+    for part in result.split():
         columns = part.masks, part.classes.tolist(), part.scores.tolist(), part.crops.rectangles.tolist()
         for n, (mask, k, score, (top, left, _, _)) in enumerate(zip(*columns, strict=True)):
             d = next(number)

@@ -17,7 +17,6 @@ COLUMNS = (
     *("id", "class", "score", "x0", "y0", "x1", "y1", "centroid_x", "centroid_y"),
     *("area", "perimeter", "eccentricity", "mean_red", "mean_green", "mean_blue"),
 )
-_PART = 4096  # Rows that are made at once.
 _WINDOW = 1024  # Objects are measured in squares of so many pixels: each part of a slide is read about once.
 
 
@@ -53,7 +52,7 @@ def table_rows(result: Result, classes: Sequence[str], source: Readable) -> Iter
     for d, pixels in _pixels_of_objects(crops, source):
         shapes[d] = _measure(crops.pixels(d), pixels, crops.rectangles[d])
     d = 0
-    for part in result.split(_PART):
+    for part in result.split():
         here = shapes[d : d + len(part)]
         columns = part.classes.tolist(), part.scores.tolist(), part.boxes.tolist(), here.tolist()
         for k, score, box, (x, y, area, *rest) in zip(*columns, strict=True):

@@ -2,10 +2,10 @@
 
 import contextlib
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import jax
 import numpy as np
@@ -28,7 +28,7 @@ from maskrcnn_jax.interop.initialize import initialize_from
 from maskrcnn_jax.interop.trees import Tree
 from maskrcnn_jax.models.mask_rcnn import MaskRCNN, init_params
 from maskrcnn_jax.structures import Batch
-from maskrcnn_jax.training.about import about_training
+from maskrcnn_jax.training.about import about_training, told_before
 from maskrcnn_jax.training.checkpoint import Checkpoints
 from maskrcnn_jax.training.cluster import (
     Stopped,
@@ -130,8 +130,9 @@ def train(
         held_out = config.data.validation_images or config.data.validation_path
         validation = run.read("validation") if evaluate and held_out else []
         if first >= config.steps:
-            return run.publish(state, validation, [])
+            return run.publish(state, validation, told_before(workdir / "bundle"))
         records = run.read("train")
+        about = about_training(records) if is_first() else {}
         state, key = copy_to(mesh, (state, run.keys()[1]))
         stream = _prefetch(run.batches(records, first), mesh)
         with (
@@ -145,7 +146,7 @@ def train(
             log = Log(records, display, history, on_host(schedule))
             for end in run.ends(first):
                 state = run.advance(state, end, step_function, stream, key, log, checkpoints)
-                evaluation = run.publish(state, validation, records)
+                evaluation = run.publish(state, validation, about)
                 if evaluation:
                     log.evaluation(end, evaluation.metrics)
     return evaluation
@@ -269,13 +270,12 @@ class _Run:
         return state
 
     def publish(
-        self, state: TrainState, validation: Sequence[Record], records: Sequence[Record]
+        self, state: TrainState, validation: Sequence[Record], about: Mapping[str, Any]
     ) -> Evaluation | None:
         """Writes the bundle and, where there is a validation split, its evaluation."""
         params = jax.device_get(averaged_params(state.params, state.opt_state))
         if is_first():
-            bundle = self.workdir / "bundle"
-            save_bundle(bundle, self.model_config, params, about=about_training(records, bundle))
+            save_bundle(self.workdir / "bundle", self.model_config, params, about=about)
         evaluation = None
         if validation:
             with counter(self.console, "evaluating the validation images") as progress:

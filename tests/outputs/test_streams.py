@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from maskrcnn_jax.images.sources import open_source
+from maskrcnn_jax.masks import result as result_module
 from maskrcnn_jax.masks.crops import crops_of_pixels
 from maskrcnn_jax.masks.result import Result
-from maskrcnn_jax.outputs import folder, geojson, object_table
 from maskrcnn_jax.outputs.folder import Outputs
 from maskrcnn_jax.prediction.journal import Job, Journal
 
@@ -43,8 +43,7 @@ def test_files_do_not_depend_on_the_parts(rng, tmp_path, source, monkeypatch):
         outputs = write(tmp_path / name, source, result, ("coco", "geojson", "csv"))
         files = [*outputs.files("a").values(), tmp_path / name / "unfinished" / "a.done"]
         contents.append([file.read_text(encoding="utf-8").replace(name, "") for file in files])
-        for module in (folder, geojson, object_table):
-            monkeypatch.setattr(module, "_PART", 3)
+        monkeypatch.setattr(result_module, "_PART", 3)
     first, *rows = map(json.loads, contents[0][-1].splitlines())
     assert first["objects"] == 13 and [row["object_id"] for row in rows] == list(range(1, 14))
     assert [line.split(",")[0] for line in contents[0][1].splitlines()[1:]] == [str(n) for n in range(1, 14)]
@@ -57,8 +56,7 @@ def test_files_do_not_depend_on_the_parts(rng, tmp_path, source, monkeypatch):
 @pytest.mark.parametrize("format", ["geojson", "coco"])
 def test_memory_does_not_grow_with_the_objects(rng, tmp_path, source, monkeypatch, format):
     """Four times as many, the same peak."""
-    for module in (folder, geojson):
-        monkeypatch.setattr(module, "_PART", 50)
+    monkeypatch.setattr(result_module, "_PART", 50)
     peaks = []
     for count in (200, 200, 800):  # The first time, things are imported.
         result = discs(rng, count)
