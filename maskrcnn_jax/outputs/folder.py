@@ -11,7 +11,7 @@ from typing import Any
 from maskrcnn_jax.errors import UserError
 from maskrcnn_jax.evaluation.coco import to_results
 from maskrcnn_jax.files import write_json
-from maskrcnn_jax.images.sources import ImageSource
+from maskrcnn_jax.images.image_source import ImageSource
 from maskrcnn_jax.masks.result import Result
 from maskrcnn_jax.outputs.geojson import write_geojson
 from maskrcnn_jax.outputs.label_image import write_labels

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Bool, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
-from maskrcnn_jax.images.sources import ImageSource
+from maskrcnn_jax.images.image_source import ImageSource
 from maskrcnn_jax.masks.result import Result
 from maskrcnn_jax.outputs.colours import PALETTE, neighbour_colors
 from maskrcnn_jax.outputs.overlay import draw_overlay, outline

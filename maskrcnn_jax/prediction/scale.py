@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from maskrcnn_jax.errors import UserError
-from maskrcnn_jax.images.sources import ImageSource
+from maskrcnn_jax.images.image_source import ImageSource
 
 _SAME = 1.1  # Scanners call 0.22 to 0.28 µm one magnification; a model bears such differences.
 

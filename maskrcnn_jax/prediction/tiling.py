@@ -13,8 +13,8 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from maskrcnn_jax.errors import UserError
+from maskrcnn_jax.images.image_source import ImageSource
 from maskrcnn_jax.images.regions import Regions
-from maskrcnn_jax.images.sources import ImageSource
 from maskrcnn_jax.masks.result import Result, concatenate
 from maskrcnn_jax.prediction.merge import Tile, merge_tiles
 from maskrcnn_jax.prediction.tile_store import TileStore
