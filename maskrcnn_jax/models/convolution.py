@@ -1,11 +1,13 @@
-"""Convolution in two forms: the compiler's, and on CPU Winograd's minimal filtering for 3x3 of stride 1.
+"""Convolution in the compiler's form, and on CPU two others for 3x3: Winograd's, and a gradient by taps.
 
-XLA's CPU backend gives the kernel's gradient as little as a fifth of the speed of its matrix products. In
-Winograd's form a tile of 2x2 outputs costs 16 products for each pair of channels, in the direct form 36; the
-output and both gradients are sixteen large matrix products each (Lavin and Gray 2016, F(2x2, 3x3), section
-4.1). Its small transforms are sums, so that float32 keeps its accuracy.
+XLA's CPU backend gives the kernel's gradient as little as a fifth of the speed of its matrix products: here
+it is nine of them, one for each tap. Larger layers of stride 1 are Winograd's minimal filtering: a tile of
+2x2 outputs costs 16 products for each pair of channels, in the direct form 36, and the output and both gradients
+are sixteen large matrix products each (Lavin and Gray 2016, F(2x2, 3x3), section 4.1). Its small transforms
+are sums, so that float32 keeps its accuracy.
 """
 
+import functools
 from collections.abc import Sequence
 
 import jax
@@ -20,8 +22,9 @@ _INPUT = ((1, 0, -1, 0), (0, 1, 1, 0), (0, -1, 1, 0), (0, 1, 0, -1))
 _KERNEL = ((1, 0, 0), (0.5, 0.5, 0.5), (0.5, -0.5, 0.5), (0, 0, 1))
 _OUTPUT = ((1, 1, 1, 0), (0, 1, -1, -1))
 # With fewer channels the transforms cost more than they save; with less work, their compilation does: a
-# second for each layer and direction.
-_FEWEST_CHANNELS, _LEAST_PRODUCTS = 128, 2**32
+# second for each layer and direction. Multiplications of a layer by the formula of a convolution; the copies
+# that the taps need pay from a quarter of Winograd's on.
+_FEWEST_CHANNELS, _LEAST_FOR_WINOGRAD, _LEAST_FOR_TAPS = 128, 2**32, 2**30
 
 Grid = Sequence[Sequence[Array]]
 
@@ -37,20 +40,24 @@ def convolve(
     """Cross-correlates images with a kernel of odd side, zeros around them: h = ceil(H / stride).
 
     With `groups`, output g of as many equal parts reads only part g of the C = groups * c inputs; between the
-    taps of the kernel lie `dilation` - 1 cells. `x` and `kernel` have one type, which is the result's. Both
+    taps of the kernel lie `dilation` - 1 cells. `x` and `kernel` have one type, which is the result's. All
     forms agree to the rounding of float32.
     """
-    plain = kernel.shape[0] == 3 and (stride, dilation, groups) == (1, 1, 1)
-    if plain and x.dtype == jnp.float32 and _is_large(x, kernel):
+    plain = kernel.shape[0] == 3 and (dilation, groups) == (1, 1)
+    if not plain or x.dtype != jnp.float32:
+        return direct(x, kernel, stride, dilation, groups)
+    products = _products(x, kernel, stride)
+    if stride == 1 and min(kernel.shape[2:]) >= _FEWEST_CHANNELS and products >= _LEAST_FOR_WINOGRAD:
         return _by_platform(x, kernel)
-    return direct(x, kernel, stride, dilation, groups)
+    if products >= _LEAST_FOR_TAPS:
+        return _with_taps(x, kernel, stride)
+    return direct(x, kernel, stride)
 
 
-def _is_large(x, kernel) -> bool:
-    """Whether Winograd's form pays; not known for an export of any number of images, which gets the other."""
-    products = x.size // x.shape[-1] * kernel.size
-    known = not jax.export.is_symbolic_dim(products)
-    return min(kernel.shape[2:]) >= _FEWEST_CHANNELS and known and products >= _LEAST_PRODUCTS
+def _products(x, kernel, stride) -> int:
+    """Multiplications of the layer; 0 in an export of any number of images: it gets the compiler's form."""
+    cells = x.size // x.shape[-1]
+    return 0 if jax.export.is_symbolic_dim(cells) else cells * kernel.size // stride**2
 
 
 def direct(
@@ -100,6 +107,46 @@ def winograd_gradients(
     return back, jnp.stack([jnp.stack(row) for row in _sandwich(_transposed(_KERNEL), products)])
 
 
+def kernel_gradient(
+    x: Float[Array, "B H W C"], gradient: Float[Array, "B h w D"], stride: int = 1
+) -> Float[Array, "3 3 C D"]:
+    """The gradient of `direct` by a 3x3 kernel, from the one by its output: a matrix product for each tap."""
+    _, down, across, channels = gradient.shape
+    whole = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    gradient = gradient.reshape(-1, channels)
+
+    def tap(i, j):
+        seen = whole[:, i : i + stride * down : stride, j : j + stride * across : stride]
+        return jax.lax.dot_general(seen.reshape(-1, x.shape[3]), gradient, (((0,), (0,)), ((), ())))
+
+    return jnp.stack([jnp.stack([tap(i, j) for j in range(3)]) for i in range(3)])
+
+
+def _direct_gradients(x, kernel, gradient, stride=1):
+    return jax.vjp(lambda x, kernel: direct(x, kernel, stride), x, kernel)[1](gradient)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _with_taps(x, kernel, stride):
+    return direct(x, kernel, stride)
+
+
+def _taps_forward(x, kernel, stride):
+    return direct(x, kernel, stride), (x, kernel)
+
+
+def _taps_backward(stride, inputs, gradient):
+    def by_taps(x, kernel, gradient):
+        (back,) = jax.vjp(lambda x: direct(x, kernel, stride), x)[1](gradient)
+        return back, kernel_gradient(x, gradient, stride)
+
+    direct_gradients = functools.partial(_direct_gradients, stride=stride)
+    return by_platform(*inputs, gradient, cpu=by_taps, default=direct_gradients)
+
+
+_with_taps.defvjp(_taps_forward, _taps_backward)
+
+
 @jax.custom_vjp
 def _by_platform(x, kernel):
     return by_platform(x, kernel, cpu=winograd, default=direct)
@@ -111,10 +158,7 @@ def _forward(x, kernel):
 
 
 def _backward(inputs, gradient):
-    def direct_gradients(x, kernel, gradient):
-        return jax.vjp(direct, x, kernel)[1](gradient)
-
-    return by_platform(*inputs, gradient, cpu=winograd_gradients, default=direct_gradients)
+    return by_platform(*inputs, gradient, cpu=winograd_gradients, default=_direct_gradients)
 
 
 _by_platform.defvjp(_forward, _backward)

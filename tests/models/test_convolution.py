@@ -1,4 +1,4 @@
-"""Convolution in both its forms: against a sum written out, against float64, and which form is taken when."""
+"""Convolution in all its forms: against a sum written out, against float64, and which form is taken when."""
 
 import jax
 import jax.numpy as jnp
@@ -6,7 +6,12 @@ import numpy as np
 import pytest
 
 from maskrcnn_jax.models import convolution
-from maskrcnn_jax.models.convolution import convolve, direct, winograd, winograd_gradients
+from maskrcnn_jax.models.convolution import (
+    convolve,
+    direct,
+    winograd,
+    winograd_gradients,
+)
 
 SHAPES = [(1, 8, 8, 4, 3), (2, 7, 5, 3, 6), (3, 1, 1, 2, 2), (1, 2, 9, 5, 1), (2, 6, 3, 1, 4)]
 
@@ -33,7 +38,13 @@ def draw(rng, shape):
 def always(monkeypatch):
     """Layers of any size may take Winograd's form."""
     monkeypatch.setattr(convolution, "_FEWEST_CHANNELS", 1)
-    monkeypatch.setattr(convolution, "_LEAST_PRODUCTS", 0)
+    monkeypatch.setattr(convolution, "_LEAST_FOR_WINOGRAD", 0)
+
+
+@pytest.fixture
+def taps(monkeypatch):
+    """The kernel's gradient of layers of any size goes tap by tap."""
+    monkeypatch.setattr(convolution, "_LEAST_FOR_TAPS", 0)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -62,6 +73,35 @@ def test_gradients_in_float64(shape, rng, form, always):
         for j in range(3):
             expected = np.einsum("bhwc,bhwd->cd", padded[:, i : i + height, j : j + width], gradient)
             np.testing.assert_allclose(by_kernel[i, j], expected, atol=5e-5)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_gradient_by_taps(shape, stride, rng, form, taps):
+    """Of a sum of outputs with random weights, which is linear in the kernel: the sum at each unit kernel."""
+    x, kernel, weights = draw(rng, shape)
+    weights = weights[:, ::stride, ::stride]
+    by_x, by_kernel = jax.vjp(lambda x, kernel: convolve(x, kernel, stride), x, kernel)[1](weights)
+    for place in np.ndindex(kernel.shape):
+        unit = np.zeros_like(kernel)
+        unit[place] = 1
+        np.testing.assert_allclose(
+            by_kernel[place], (written_out(x, unit, stride) * weights).sum(), atol=5e-5
+        )
+    assert np.vdot(by_x, x) == pytest.approx(np.vdot(by_kernel, kernel), rel=1e-4, abs=1e-3)
+
+
+def test_many_layers_learn_tap_by_tap(rng):
+    """A layer of res4 in an image of 800 pixels does; one of a few RoIs does not, on CPU."""
+
+    def gradient(rows):
+        x = jax.ShapeDtypeStruct((1, rows, rows, 256), "float32")
+        kernel = jax.ShapeDtypeStruct((3, 3, 256, 256), "float32")
+        loss = jax.grad(lambda x, kernel: convolve(x, kernel).sum(), argnums=1)
+        return jax.jit(loss).trace(x, kernel).lower(lowering_platforms=("cpu",)).as_text()
+
+    assert gradient(50).count("stablehlo.dot_general") == 9
+    assert gradient(14).count("stablehlo.dot_general") == 0
 
 
 def test_winograd_rounds_like_the_compilers_form(rng):
