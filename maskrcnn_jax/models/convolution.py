@@ -2,9 +2,9 @@
 
 XLA's CPU backend gives the kernel's gradient as little as a fifth of the speed of its matrix products: here
 it is nine of them, one for each tap. Larger layers of stride 1 are Winograd's minimal filtering: a tile of
-2x2 outputs costs 16 products for each pair of channels, in the direct form 36, and the output and both gradients
-are sixteen large matrix products each (Lavin and Gray 2016, F(2x2, 3x3), section 4.1). Its small transforms
-are sums, so that float32 keeps its accuracy.
+2x2 outputs costs 16 products for each pair of channels, in the direct form 36, and the output and both
+gradients are sixteen large matrix products each (Lavin and Gray 2016, F(2x2, 3x3), section 4.1). Its small
+transforms are sums, so that float32 keeps its accuracy.
 """
 
 import functools
