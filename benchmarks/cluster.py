@@ -166,20 +166,26 @@ def objects(folder: Path, count: int, formats: Sequence[str]) -> None:
         watcher.start()
         try:
             (outcome,) = crew.do([Job(folder / "slide.tif", "slide", 1, "slide.tif")], progress)
-            peak = memory(note.read_text(), "VmHWM")
+            peak, busy = memory(note.read_text(), "VmHWM"), processor_seconds(note.read_text())
         finally:
             done.set()
             watcher.join()
     assert outcome.fault is None, outcome.fault
     assert outcome.objects == expected, f"{outcome.objects} found of {expected}"
     print(f"{expected:,} objects ({','.join(formats)}) in {outcome.seconds:.0f} s: ", end="")
-    print(f"driver {memory('self'):.0f} MiB, worker at most {peak:.0f}")
+    print(f"driver {memory('self'):.0f} MiB, worker at most {peak:.0f}, {busy:.0f} s on the processor")
 
 
 def memory(pid: str, field: str = "VmRSS") -> float:
     """MiB that a process has now (VmRSS), or had at most (VmHWM)."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(field + ":"))
+
+
+def processor_seconds(pid: str) -> float:
+    """That a process has used so far, all of its threads."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK")
 
 
 def main() -> None:

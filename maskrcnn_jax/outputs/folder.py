@@ -13,6 +13,7 @@ from maskrcnn_jax.evaluation.coco import to_results
 from maskrcnn_jax.files import write_json
 from maskrcnn_jax.images.image_source import ImageSource
 from maskrcnn_jax.masks.result import Result
+from maskrcnn_jax.masks.stored import StoredResult
 from maskrcnn_jax.outputs.geojson import write_geojson
 from maskrcnn_jax.outputs.label_image import write_labels
 from maskrcnn_jax.outputs.label_zarr import write_label_zarr
@@ -109,15 +110,18 @@ class Outputs:
         with tempfile.TemporaryFile(dir=self._folder):
             pass
 
-    def write(self, name: str, source: ImageSource, result: Result) -> None:
+    def write(self, name: str, source: ImageSource, result: Result | StoredResult) -> None:
         """Writes all formats of one image but COCO's.
 
         Args:
           name: of its files.
           source: the image.
-          result: its objects.
+          result: its objects. For GeoJSON they need not be in memory all at once.
         """
-        for format, path in self.files(name).items():
+        files = self.files(name)
+        if isinstance(result, StoredResult) and files.keys() - {"geojson"}:
+            result = result.load()
+        for format, path in files.items():
             if format == "labels":
                 write_labels(path, result)
             elif format == "ome-zarr":
@@ -138,7 +142,7 @@ class Outputs:
             else:
                 path.unlink(missing_ok=True)
 
-    def rows(self, image_id: int, result: Result) -> Iterator[dict[str, Any]]:
+    def rows(self, image_id: int, result: Result | StoredResult) -> Iterator[dict[str, Any]]:
         """The COCO rows of one image, made as they are asked for; none if that format is not wanted."""
         if "coco" not in self._formats:
             return

@@ -10,12 +10,15 @@ from itertools import count
 from maskrcnn_jax.files import PathLike, atomic
 from maskrcnn_jax.masks.outlines import outlines
 from maskrcnn_jax.masks.result import Result
+from maskrcnn_jax.masks.stored import StoredResult
 from maskrcnn_jax.outputs.colours import PALETTE
 
 _NAMESPACE = uuid.UUID("8f1c2f0e-6a55-4f0b-9d0e-3c4b8f6a7d21")
 
 
-def write_geojson(path: PathLike, result: Result, classes: Sequence[str], *, image: str = "") -> None:
+def write_geojson(
+    path: PathLike, result: Result | StoredResult, classes: Sequence[str], *, image: str = ""
+) -> None:
     """A FeatureCollection with a feature a line, in the form of QuPath's `PathObject` export (0.4 and later).
 
     Polygons follow the pixels' corners, in pixels from the upper left of the image at full resolution.
@@ -49,7 +52,7 @@ def write_geojson(path: PathLike, result: Result, classes: Sequence[str], *, ima
         file.write("\n]}\n")
 
 
-def _objects(result: Result) -> Iterator[tuple[int, list, bytes, int, float]]:
+def _objects(result: Result | StoredResult) -> Iterator[tuple[int, list, bytes, int, float]]:
     """Number, polygons, run lengths, class and score of each object that has pixels."""
     number = count()
     for part in result.split():

@@ -18,15 +18,16 @@ from maskrcnn_jax.images.choice import ALL, Choice
 from maskrcnn_jax.images.regions import Regions
 from maskrcnn_jax.images.sources import ImageSource, open_source
 from maskrcnn_jax.masks.result import Result
+from maskrcnn_jax.masks.stored import StoredResult
 from maskrcnn_jax.outputs.folder import Outputs
 from maskrcnn_jax.outputs.overview import overview_factor
 from maskrcnn_jax.prediction.journal import Job, Journal
+from maskrcnn_jax.prediction.merge import filled, merge_to_disk
 from maskrcnn_jax.prediction.scale import Scale
 from maskrcnn_jax.prediction.tiling import (
     BatchPredictor,
     ahead,
     find_tiles,
-    predict_tiled,
     stretches_grey,
     tile_grid,
 )
@@ -36,6 +37,7 @@ TILE = 1024
 # What a damaged file, a full disk or too small a memory makes readers, writers and JAX raise.
 FAILURES = (ValueError, OSError, MemoryError, RuntimeError)
 Progress = Callable[[int, int], None]
+Found = Result | StoredResult
 
 
 class Seen(NamedTuple):
@@ -147,17 +149,21 @@ class Worker:
         zoom = {} if images[0].zoom == 1 else {"zoom": images[0].zoom}
         return self._predict.start([image.pixels for image in images], **zoom)
 
-    def find_in_tiles(self, seen: Seen, progress: Progress | None = None) -> Result:
-        """Predicts an image in tiles."""
-        options = self._options(seen.job, seen.tile, seen.zoom)
-        return predict_tiled(self._predict, seen.source, progress=progress, **options)
+    def find_in_tiles(self, seen: Seen, progress: Progress | None = None) -> StoredResult:
+        """Predicts an image in tiles; what is wanted of it is on disk until the journal has the image."""
+        options, size = self._options(seen.job, seen.tile, seen.zoom), seen.source.size
+        tiles = tile_grid(size, seen.tile, options["overlap"])
+        numbers = range(len(tiles))
+        store = find_tiles(self._predict, seen.source, numbers, progress=progress, **options)
+        parts = filled(map(store.read, numbers), size)
+        return merge_to_disk(parts, tiles, size, options["resume"] / "objects", self._wanted)
 
-    def write(self, seen: Seen, found: Result) -> int:
+    def write(self, seen: Seen, found: Found) -> int:
         """Writes an image's results, and closes it; returns the number of its objects."""
         job = seen.job
         with seen.source:
-            wanted = self._wanted(found)
-            found = found if wanted.all() else found.take(np.flatnonzero(wanted))
+            if isinstance(found, Result):
+                found = found.take(np.flatnonzero(self._wanted(found)))
             try:
                 self._outputs.write(job.name, seen.source, found)
                 self._journal.save(job, found.size, len(found), self._outputs.rows(job.image_id, found))
@@ -279,7 +285,7 @@ def _together(tasks: Iterable[_Task], batch: int) -> Iterator[list[_Task]]:
 
 def _started(
     worker: Worker, tasks: Sequence[_Task], progress: Progress | None
-) -> Callable[[], list[Result]] | Exception:
+) -> Callable[[], list[Found]] | Exception:
     """What waits for the objects of images that are on the device from now on, or why they are not."""
     try:
         if tasks[0].error:
@@ -293,7 +299,7 @@ def _started(
 
 
 def _written(
-    worker: Worker, tasks: Sequence[_Task], finish: Callable[[], list[Result]] | Exception
+    worker: Worker, tasks: Sequence[_Task], finish: Callable[[], list[Found]] | Exception
 ) -> list[Outcome]:
     """Writes the results of images; those that fail together are tried again one by one."""
     try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -48,22 +48,24 @@ class TileStore:
         else:
             write_json(manifest, identity)
 
-    def load(self, numbers: Iterable[int] | None = None) -> dict[int, Result | None]:
-        """The finished ones of these tiles, or of all; None for one that was skipped.
+    def load(self) -> dict[int, Result | None]:
+        """All tiles that are finished; None for one that was skipped. What is damaged counts as missing."""
+        stems = (path.stem.removeprefix("tile_") for path in self._folder.glob("tile_*.npz"))
+        numbers = (int(stem) for stem in stems if stem.isdecimal())
+        return {number: self.read(number) for number in numbers if number in self}
 
-        What is damaged counts as missing.
-        """
-        if numbers is None:
-            stems = (path.stem.removeprefix("tile_") for path in self._folder.glob("tile_*.npz"))
-            numbers = (int(stem) for stem in stems if stem.isdecimal())
-        tiles = {}
-        for number in numbers:
-            try:
-                with self._path(number).open("rb") as file, np.load(file, allow_pickle=False) as fields:
-                    tiles[number] = _result_of(dict(fields))
-            except _DAMAGED:
-                continue
-        return tiles
+    def __contains__(self, number: int) -> bool:
+        """Whether a tile is finished, and all of its file there."""
+        try:
+            self.read(number)
+        except _DAMAGED:
+            return False
+        return True
+
+    def read(self, number: int) -> Result | None:
+        """A finished tile's detections; None if it was skipped."""
+        with self._path(number).open("rb") as file, np.load(file, allow_pickle=False) as fields:
+            return _result_of(dict(fields))
 
     def save(self, number: int, result: Result | None) -> None:
         """Keeps a tile's detections, or that it was skipped."""

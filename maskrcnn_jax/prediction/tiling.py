@@ -15,8 +15,9 @@ from PIL import Image
 from maskrcnn_jax.errors import UserError
 from maskrcnn_jax.images.image_source import ImageSource
 from maskrcnn_jax.images.regions import Regions
-from maskrcnn_jax.masks.result import Result, concatenate
-from maskrcnn_jax.prediction.merge import Tile, merge_tiles
+from maskrcnn_jax.masks.result import Result
+from maskrcnn_jax.prediction.merge import filled, merge_tiles
+from maskrcnn_jax.prediction.seams import Tile
 from maskrcnn_jax.prediction.tile_store import TileStore
 
 # Glass is at least so bright in each channel, and what lies on it differs by more than this, of 255.
@@ -76,7 +77,7 @@ def predict_tiled(
 ) -> Result:
     """Finds the objects in an image of any size; `merge` says how the tiles' detections become one result.
 
-    Memory holds a few tiles and the detections (about 0.6 kB each while they are merged), never the image.
+    Memory holds a few tiles and the detections (merged row by row of tiles), never the image.
 
     Args:
       predict: its limits (proposals and detections an image) apply to each tile. With
@@ -99,23 +100,18 @@ def predict_tiled(
       UserError: sizes that make no sense; or `resume` holds tiles of another image, model or grid.
       DataError: the image's file is damaged.
     """
+    options = {"tile": tile, "tissue": tissue, "batch": batch, "zoom": zoom, "regions": regions}
     tiles = tile_grid(source.size, tile, overlap)
-    parts = find_tiles(
-        predict,
-        source,
-        range(len(tiles)),
-        tile=tile,
-        overlap=overlap,
-        tissue=tissue,
-        batch=batch,
-        zoom=zoom,
-        regions=regions,
-        progress=progress,
-        resume=resume,
-    )
-    # An empty tile is a tile in which nothing was found: what only its neighbour sees there, cut, goes.
-    empty = concatenate([], source.size)
-    return merge_tiles((parts.pop(n) or empty for n in range(len(tiles))), tiles, source.size)
+    numbers = range(len(tiles))
+    if resume:
+        store = find_tiles(
+            predict, source, numbers, overlap=overlap, progress=progress, resume=resume, **options
+        )
+        parts = map(store.read, numbers)
+    else:
+        found = _found(predict, source, tiles, numbers, progress=progress, **options)
+        parts = _in_order(found, len(tiles))
+    return merge_tiles(filled(parts, source.size), tiles, source.size)
 
 
 def find_tiles(
@@ -130,9 +126,9 @@ def find_tiles(
     zoom: float = 1.0,
     regions: Regions | None = None,
     progress: Callable[[int, int], None] | None = None,
-    resume: str | os.PathLike[str] | None = None,
-) -> dict[int, Result | None]:
-    """What `predict_tiled` finds in some of its tiles, before their seams are merged.
+    resume: str | os.PathLike[str],
+) -> TileStore:
+    """Finds what `predict_tiled` finds in some of its tiles, before their seams are merged.
 
     Several processes may find those of one image at once, with one folder `resume` that is there already:
     with `numbers` empty, this makes it. `predict_tiled` then goes on from there.
@@ -143,17 +139,42 @@ def find_tiles(
         them.
 
     Returns:
-      Each tile's detections in the frame of the whole image, by its number; None where there is no tissue.
+      The folder, which has all of these tiles now; none is kept in memory.
     """
     if stretches_grey(predict):
         source = source.stretched()
     tiles = tile_grid(source.size, tile, overlap)
-    store = (
-        TileStore(resume, _identity(predict, source, tile, overlap, tissue, zoom, regions))
-        if resume
-        else None
-    )
-    parts = store.load(numbers) if store else {}
+    store = TileStore(resume, _identity(predict, source, tile, overlap, tissue, zoom, regions))
+    missing = [n for n in numbers if n not in store]
+    options = {"tile": tile, "tissue": tissue, "batch": batch, "zoom": zoom, "regions": regions}
+    for number, part in _found(
+        predict, source, tiles, missing, before=len(numbers) - len(missing), progress=progress, **options
+    ):
+        store.save(number, part)
+    return store
+
+
+def _found(
+    predict: BatchPredictor,
+    source: ImageSource,
+    tiles: Sequence[Tile],
+    numbers: Sequence[int],
+    *,
+    tile: int,
+    tissue: Callable[[UInt8[np.ndarray, "h w 3"]], bool] | None,
+    batch: int,
+    zoom: float,
+    regions: Regions | None,
+    progress: Callable[[int, int], None] | None,
+    before: int = 0,
+) -> Iterator[tuple[int, Result | None]]:
+    """Some tiles' numbers and detections in the frame of the whole image; None where there is no tissue.
+
+    Args:
+      before: how many tiles were done before these, for `progress`.
+    """
+    if stretches_grey(predict):
+        source = source.stretched()
 
     def look(number: int) -> tuple[int, UInt8[np.ndarray, "h w 3"] | None]:
         if regions and not regions.touch(*tiles[number]):
@@ -163,19 +184,23 @@ def find_tiles(
         )
         return number, pixels if tissue is None or tissue(pixels) else None
 
-    windows = ahead(look, [n for n in numbers if n not in parts])
-
     def start(numbers: Sequence[int], images: Sequence[np.ndarray]) -> Callable[[], list[Result]]:
         sides = {} if zoom == 1 else {"zoom": zoom, "shapes": [tiles[n][2:] for n in numbers]}
         return predict.start(images, frame=(tile, tile), **sides)
 
-    for number, part in _predicted(start, windows, batch):
-        parts[number] = None if part is None else _placed(part, tiles[number], source.size)
-        if store:
-            store.save(number, parts[number])
+    for done, (number, part) in enumerate(_predicted(start, ahead(look, numbers), batch), before + 1):
         if progress:
-            progress(len(parts), len(numbers))
-    return parts
+            progress(done, before + len(numbers))
+        yield number, None if part is None else _placed(part, tiles[number], source.size)
+
+
+def _in_order(found: Iterator[tuple[int, Result | None]], count: int) -> Iterator[Result | None]:
+    """Tiles 0, 1, 2, ...; those without tissue are done a little before their turn."""
+    early: dict[int, Result | None] = {}
+    for number in range(count):
+        while number not in early:
+            early.update([next(found)])
+        yield early.pop(number)
 
 
 def tile_grid(size: tuple[int, int], tile: int, overlap: int) -> list[Tile]:

@@ -10,6 +10,7 @@ from maskrcnn_jax.images.sources import open_source
 from maskrcnn_jax.masks import result as result_module
 from maskrcnn_jax.masks.crops import crops_of_pixels
 from maskrcnn_jax.masks.result import Result
+from maskrcnn_jax.masks.stored import sort_to_disk
 from maskrcnn_jax.outputs.folder import Outputs
 from maskrcnn_jax.prediction.journal import Job, Journal
 
@@ -65,3 +66,18 @@ def test_memory_does_not_grow_with_the_objects(rng, tmp_path, source, monkeypatc
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[2] < peaks[1] + 2**16 < 2**20
+
+
+def test_files_of_what_is_on_disk_are_the_same(rng, tmp_path, source):
+    """Whatever the format; the objects came in parts, in no order."""
+    formats, result, contents = ("coco", "geojson", "csv", "labels", "overlay"), discs(rng, 13), []
+    (tmp_path / "stored").mkdir()
+    order = np.arange(13, dtype=np.uint64)
+    parts = [(result.take(rows), order[rows]) for rows in np.split(rng.permutation(13), [4, 4, 9])]
+    stored = sort_to_disk(parts, tmp_path / "objects", result.size)
+    for name, found in (("memory", result), ("stored", stored)):
+        (tmp_path / name).mkdir(exist_ok=True)
+        outputs = write(tmp_path / name, source, found, formats)
+        note = (tmp_path / name / "unfinished" / "a.done").read_bytes().partition(b"\n")[2]
+        contents.append([note, *(file.read_bytes() for file in outputs.files("a").values())])
+    assert contents[0] == contents[1] and len(contents[0]) == 5

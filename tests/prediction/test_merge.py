@@ -1,12 +1,17 @@
 """The rules of merging, one by one, on two tiles side by side: columns 0 to 100 and 80 to 180."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
-from maskrcnn_jax.masks.crops import crops_of
+from maskrcnn_jax.masks.crops import crops_of, crops_of_pixels
 from maskrcnn_jax.masks.result import Result, concatenate
 from maskrcnn_jax.masks.rle import rle_of_crop
-from maskrcnn_jax.prediction.merge import Tile, merge_tiles
+from maskrcnn_jax.prediction import merge
+from maskrcnn_jax.prediction.merge import merge_tiles, settle_tiles
+from maskrcnn_jax.prediction.seams import Tile
+from maskrcnn_jax.prediction.tiling import tile_grid
 
 SIZE = (60, 180)
 LEFT, RIGHT = Tile(0, 0, 60, 100), Tile(0, 80, 60, 100)
@@ -147,3 +152,60 @@ def test_take_and_concatenate():
     swapped = both.take(np.array([2, 0]))
     assert swapped.boxes[:, 0].tolist() == [6, 1] and swapped.masks == [both.masks[2], both.masks[0]]
     assert (swapped.scores.dtype, swapped.classes.dtype) == (np.float32, np.int32)
+
+
+def jittered(rng, tiles, size, count, radius):
+    """Ellipses that each tile sees a little elsewhere, or not at all; few scores, two classes."""
+    centres, radii = rng.uniform(0, size, (count, 2)), rng.uniform(1, radius, (count, 2))
+    for tile in tiles:
+        y, x = np.mgrid[tile.top : tile.top + tile.height, tile.left : tile.left + tile.width]
+        places = centres + rng.normal(0, 1.5, (count, 2))
+        masks = [
+            ((y - cy) / ry) ** 2 + ((x - cx) / rx) ** 2 < 1
+            for (cy, cx), (ry, rx) in zip(places, radii, strict=True)
+        ]
+        masks = [mask for mask in masks if mask.any() and rng.random() < 0.9]
+        crops = crops_of_pixels(masks, [(tile.top, tile.left)] * len(masks))
+        boxes = crops.rectangles[:, [1, 0, 3, 2]].astype(np.float32)
+        scores = rng.choice(np.array([0.25, 0.5, 0.75], np.float32), len(masks))
+        yield Result(boxes, scores, rng.integers(0, 2, len(masks), np.int32), crops, size)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_what_is_settled_early_is_as_at_the_end(seed, monkeypatch):
+    """The same objects in the same order, whether seams are looked at tile by tile or all at once."""
+    rng = np.random.default_rng(seed)
+    size = tuple(rng.integers(60, 300, 2).tolist())
+    tiles = tile_grid(size, int(rng.integers(50, 100)), int(rng.integers(0, 25)))
+    parts = list(jittered(rng, tiles, size, int(rng.integers(1, 60)), rng.choice([5, 12, 40])))
+    monkeypatch.setattr(merge, "_FRESH", 1)
+    early = merge_tiles(iter(parts), tiles, size)
+    monkeypatch.setattr(merge, "_FRESH", 1 << 40)
+    late = merge_tiles(iter(parts), tiles, size)
+    for name in ("boxes", "scores", "classes"):
+        np.testing.assert_array_equal(getattr(early, name), getattr(late, name))
+    assert early.masks == late.masks
+
+
+def test_memory_does_not_grow_with_the_rows_of_tiles(rng, monkeypatch):
+    """Four times as many objects, the same peak; all are found, once."""
+    monkeypatch.setattr(merge, "_FRESH", 50)
+    square, peaks = np.ones((6, 6), bool), []
+    inside = [(top, left) for top in range(1, 60, 8) for left in range(1, 60, 8)]  # as far as a tile shows it
+    crops = crops_of_pixels([square[: 64 - top, : 64 - left] for top, left in inside], inside)
+    for rows in (10, 10, 40):  # The first time, things are imported.
+        size = (64 + 32 * (rows - 1), 128)
+        tiles = tile_grid(size, 64, 32)
+
+        def parts(tiles=tiles, size=size):
+            for tile in tiles:
+                there = crops.moved(tile.top, tile.left)
+                boxes, some = there.rectangles[:, [1, 0, 3, 2]].astype(np.float32), np.zeros(len(there))
+                yield Result(boxes, some.astype(np.float32), some.astype(np.int32), there, size)
+
+        tracemalloc.start()
+        found = sum(len(some.result) for some in settle_tiles(parts(), tiles, size))
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        assert len(tiles) == 3 * rows and found == (size[0] // 8) * (size[1] // 8)
+    assert peaks[2] < peaks[1] * 1.1
