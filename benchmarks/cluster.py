@@ -31,8 +31,9 @@ from maskrcnn_jax.masks.crops import crops_of_pixels
 from maskrcnn_jax.masks.result import Result, concatenate
 from maskrcnn_jax.outputs.folder import Outputs
 from maskrcnn_jax.prediction.cluster import Crew
-from maskrcnn_jax.prediction.jobs import Worker, do_jobs
+from maskrcnn_jax.prediction.jobs import do_jobs
 from maskrcnn_jax.prediction.journal import Job, Journal
+from maskrcnn_jax.prediction.worker import Worker
 
 
 class Sleeper:

@@ -18,9 +18,9 @@ if TYPE_CHECKING:  # What is slow to import is imported where it is used.
     from maskrcnn_jax.commands.prediction_display import Done
     from maskrcnn_jax.config import MaskRCNNConfig
     from maskrcnn_jax.images.inputs import Ids
-    from maskrcnn_jax.prediction.jobs import Worker
     from maskrcnn_jax.prediction.journal import Job
     from maskrcnn_jax.prediction.tiling import BatchPredictor
+    from maskrcnn_jax.prediction.worker import Worker
 
 FORMATS = ("coco", "labels", "geojson", "csv", "overlay", "ome-zarr")
 _USUAL = FORMATS[:-1]  # without what needs a package of an extra
@@ -109,9 +109,10 @@ def run(arguments: argparse.Namespace) -> int:
     from maskrcnn_jax.images.inputs import find_images, read_ids
     from maskrcnn_jax.images.regions import read_regions
     from maskrcnn_jax.outputs.folder import Outputs
-    from maskrcnn_jax.prediction.jobs import Worker, do_jobs
+    from maskrcnn_jax.prediction.jobs import do_jobs
     from maskrcnn_jax.prediction.journal import Journal
     from maskrcnn_jax.prediction.scale import Scale
+    from maskrcnn_jax.prediction.worker import Worker
 
     if arguments.ray:
         _leave_gpus_to_workers()
@@ -186,7 +187,7 @@ def _predictor(params: Any, config: MaskRCNNConfig, tta: str | None) -> BatchPre
 
 def _make_worker(params: Any, config: MaskRCNNConfig, tta: str | None, fields: Mapping[str, Any]) -> Worker:
     """On the machine where it works."""
-    from maskrcnn_jax.prediction.jobs import Worker
+    from maskrcnn_jax.prediction.worker import Worker
 
     return Worker(_predictor(params, config, tta), **fields)
 

@@ -15,9 +15,9 @@ from maskrcnn_jax.errors import UserError
 from maskrcnn_jax.images.sources import open_source
 from maskrcnn_jax.interop.bundle import load_bundle
 from maskrcnn_jax.outputs.object_table import COLUMNS, table_rows
-from maskrcnn_jax.prediction.jobs import LARGE, TILE
 from maskrcnn_jax.prediction.predictor import Predictor
 from maskrcnn_jax.prediction.tiling import predict_tiled
+from maskrcnn_jax.prediction.worker import LARGE, TILE
 from maskrcnn_jax.zoo import load_model
 
 Progress = Callable[[int, int], None]

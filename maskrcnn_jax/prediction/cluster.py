@@ -17,8 +17,9 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from maskrcnn_jax.errors import UserError, named_packages
-from maskrcnn_jax.prediction.jobs import FAILURES, Outcome, Worker, fault
+from maskrcnn_jax.prediction.jobs import Outcome
 from maskrcnn_jax.prediction.journal import Job
+from maskrcnn_jax.prediction.worker import FAILURES, Worker, fault
 
 BAND = 16  # Tiles that a worker gets at once.
 _TRIES = 3  # What so many workers died of is not tried again.

@@ -27,7 +27,7 @@ from maskrcnn_jax.masks.crops import crops_of_pixels
 from maskrcnn_jax.masks.result import Result
 from maskrcnn_jax.models.mask_rcnn import init_params
 from maskrcnn_jax.outputs import folder, overview
-from maskrcnn_jax.prediction import jobs, journal
+from maskrcnn_jax.prediction import journal, worker
 from maskrcnn_jax.prediction.test_time import Augmented
 
 # pycocotools 2.0.11 decodes with a call that NumPy 2 warns of.
@@ -490,8 +490,8 @@ class TestTiles:
     @pytest.fixture
     def small(self, monkeypatch):
         """Images of more than 100 pixels are large."""
-        monkeypatch.setattr(jobs, "LARGE", 100)
-        monkeypatch.setattr(jobs, "TILE", 64)
+        monkeypatch.setattr(worker, "LARGE", 100)
+        monkeypatch.setattr(worker, "TILE", 64)
 
     @pytest.mark.parametrize(
         ("width", "options", "tiled"),
@@ -553,8 +553,8 @@ def test_batches_change_nothing(model, images, run, tmp_path, monkeypatch, batch
     for n, size in enumerate([(60, 80), (60, 80), (50, 90), (60, 300), (60, 80), (70, 70), (60, 80)]):
         images(f"{n}.png", size=size)
     (images.folder / "4.png").write_bytes(b"no image")
-    monkeypatch.setattr(jobs, "LARGE", 200)
-    monkeypatch.setattr(jobs, "TILE", 64)
+    monkeypatch.setattr(worker, "LARGE", 200)
+    monkeypatch.setattr(worker, "TILE", 64)
     lines = []
     for number in (1, batch):
         out = tmp_path / str(number)

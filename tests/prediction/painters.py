@@ -5,7 +5,7 @@ import time
 
 from painted import Painted
 
-from maskrcnn_jax.prediction.jobs import Worker
+from maskrcnn_jax.prediction.worker import Worker
 
 
 class Painter(Painted):

@@ -15,9 +15,10 @@ from PIL import Image
 
 from maskrcnn_jax.outputs.folder import Outputs
 from maskrcnn_jax.prediction.cluster import ClusterError, Crew
-from maskrcnn_jax.prediction.jobs import Worker, do_jobs
+from maskrcnn_jax.prediction.jobs import do_jobs
 from maskrcnn_jax.prediction.journal import Job, Journal
 from maskrcnn_jax.prediction.tiling import tile_grid
+from maskrcnn_jax.prediction.worker import Worker
 
 ray = pytest.importorskip("ray", reason="needs Ray: pip install 'maskrcnn-jax[cluster]'")
 # Ray leaves sockets and files open when it is shut down.
