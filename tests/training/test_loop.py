@@ -14,7 +14,7 @@ from rich.console import Console
 from maskrcnn_jax.experiment import Experiment
 from maskrcnn_jax.interop.bundle import read_about
 from maskrcnn_jax.models.mask_rcnn import init_params
-from maskrcnn_jax.training import loop
+from maskrcnn_jax.training import loop, run
 from maskrcnn_jax.training.checkpoint import CheckpointError, Checkpoints, load_latest
 from maskrcnn_jax.training.lock import RunLocked, run_lock
 from maskrcnn_jax.training.log import NonFiniteLoss
@@ -164,7 +164,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_leaves_the_last_good_checkp
 def test_a_finished_run_only_writes_its_results_again(config, unbroken, monkeypatch):
     files = [unbroken / "history.jsonl", unbroken / "bundle" / "model.safetensors"]
     before = [path.read_bytes() for path in files]
-    monkeypatch.setattr(loop, "batches", None)  # Any step would need it.
+    monkeypatch.setattr(run, "batches", None)  # Any step would need it.
     printed = train(config, unbroken)
     assert "resumed at step 4" in printed and "step 4/4" not in printed
     assert [path.read_bytes() for path in files] == before
@@ -182,8 +182,8 @@ def test_another_model_in_the_same_folder_is_refused(config, unbroken):
 
 def test_cut_instances_are_counted_and_their_images_named_once(config, unbroken):
     """Against a second look at the same batches."""
-    run = loop._Run(config, None, None, None, None, Console(file=io.StringIO()))
-    counts = [int(batch.cut.sum()) for batch in run.batches(run.read("train"), 0)]
+    parts = run.Run(config, None, None, None, None, Console(file=io.StringIO()))
+    counts = [int(batch.cut.sum()) for batch in parts.batches(parts.read("train"), 0)]
     assert [line["instances_cut"] for line in history(unbroken)] == counts and any(counts)
     printed = (unbroken / "printed.txt").read_text()
     first = next(count for count in counts if count)
@@ -233,7 +233,7 @@ def test_the_steps_of_evaluations(config):
         (3, 5, 0, [3]),
     ]:
         config.steps, config.eval_every = steps, every
-        assert loop._Run(config, None, None, None, None, None).ends(first) == expected
+        assert run.Run(config, None, None, None, None, None).ends(first) == expected
 
 
 def test_a_model_of_other_classes_than_the_data_is_refused(config, tmp_path):
