@@ -106,6 +106,25 @@ def evaluate(
     if not len(records):
         raise UserError("there are no images to evaluate: does this split have any?")
     ground_truth = to_coco(records, categories) if crew.index == 0 else None
+    found = _predict_share(predict, records, categories, progress, crew)
+    everyones = sorted((image for share in crew.gather(found) for image in share), key=lambda image: image[0])
+    if ground_truth is None:
+        return None
+    seconds = [image[1] for image in everyones]
+    results = [row for image in everyones for row in image[2]]
+    found = score(ground_truth, results, max_dets=max_dets, min_score=min_score)
+    timed = [replace(image, seconds=s) for image, s in zip(found.images, seconds, strict=True)]
+    return replace(found, images=timed)
+
+
+def _predict_share(
+    predict: Callable[[UInt8[np.ndarray, "H W 3"]], Result],
+    records: Sequence[Record],
+    categories: Categories,
+    progress: Callable[[int, int], None] | None,
+    crew: Crew,
+) -> list[tuple[int, float, list[dict[str, Any]]]]:
+    """Of each image that is this process's to predict: its number, the seconds it took, its result rows."""
     found = []
     for number in range(crew.index, len(records), crew.count):
         record = records[number]
@@ -120,14 +139,7 @@ def evaluate(
         found.append((number, seconds, to_results([(record.image_id, result)], categories)))
         if progress is not None:
             progress(min(len(found) * crew.count, len(records)), len(records))
-    everyones = sorted((image for share in crew.gather(found) for image in share), key=lambda image: image[0])
-    if ground_truth is None:
-        return None
-    seconds = [image[1] for image in everyones]
-    results = [row for image in everyones for row in image[2]]
-    found = score(ground_truth, results, max_dets=max_dets, min_score=min_score)
-    timed = [replace(image, seconds=s) for image, s in zip(found.images, seconds, strict=True)]
-    return replace(found, images=timed)
+    return found
 
 
 def score(

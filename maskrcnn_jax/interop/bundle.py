@@ -69,16 +69,7 @@ def save_bundle(
         `folder` holds something else than a bundle.
     """
     folder = Path(folder).absolute()
-    flat = {path: np.ascontiguousarray(array) for path, array in flatten(params).items()}
-    faults = [
-        f"{path}: {array.dtype}, not float32" for path, array in flat.items() if array.dtype != np.float32
-    ]
-    if half:
-        with np.errstate(over="ignore"):  # told below as not finite
-            flat = {path: a if path.endswith("/var") else a.astype(np.float16) for path, a in flat.items()}
-    faults = (faults or non_finite(flat)) + mismatches(expected_shapes(config), shapes(flat))
-    if faults:
-        raise BundleError(_listing(f"{folder}: these parameters are not fit for a bundle", faults))
+    flat = _fit(folder, config, params, half)
     if folder.exists() and not _is_replaceable(folder):
         raise BundleError(f"{folder} exists and is no bundle: choose another folder or remove it first")
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -98,6 +89,21 @@ def save_bundle(
         # safetensors writes for the owner alone; a bundle is to be handed on.
         (new / WEIGHTS_FILE).chmod((new / CONFIG_FILE).stat().st_mode)
         _swap(new, folder)
+
+
+def _fit(folder: Path, config: MaskRCNNConfig, params: Tree, half: bool) -> Flat:
+    """The tensors as they are written; all that makes them unfit for it is told at once."""
+    flat = {path: np.ascontiguousarray(array) for path, array in flatten(params).items()}
+    faults = [
+        f"{path}: {array.dtype}, not float32" for path, array in flat.items() if array.dtype != np.float32
+    ]
+    if half:
+        with np.errstate(over="ignore"):  # told below as not finite
+            flat = {path: a if path.endswith("/var") else a.astype(np.float16) for path, a in flat.items()}
+    faults = (faults or non_finite(flat)) + mismatches(expected_shapes(config), shapes(flat))
+    if faults:
+        raise BundleError(_listing(f"{folder}: these parameters are not fit for a bundle", faults))
+    return flat
 
 
 def load_bundle(folder: str | os.PathLike) -> tuple[MaskRCNNConfig, Tree]:
