@@ -7,93 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import traverse_util
+from small_models import C4, CANVAS, CONFIGS, FPN, QUICK, SIZES, Model
 
-from maskrcnn_jax.config import (
-    BackboneConfig,
-    DetectionConfig,
-    FPNConfig,
-    MaskRCNNConfig,
-    RoIConfig,
-    RPNConfig,
-)
-from maskrcnn_jax.models.mask_rcnn import LOSSES, MaskRCNN, init_params, normalize, param_shapes
+from maskrcnn_jax.models.mask_rcnn import LOSSES, MaskRCNN, normalize, param_shapes
 from maskrcnn_jax.structures import Batch
-
-_BODY = {"depth": 18, "stem_channels": 4, "res2_channels": 4}
-_PIXELS = {"pixel_mean": (120.0, 130.0, 140.0), "pixel_std": (64.0, 64.0, 64.0)}
-_RPN = {"channels": 6, "samples": 12, "pre_nms": (40, 60), "post_nms": (16, 20)}
-_ROI = {"samples": 8, "mask_channels": 5, "smooth_l1_beta": 0.5}
-C4 = MaskRCNNConfig(
-    num_classes=3,
-    backbone=BackboneConfig(last_stage=2, norm="frozen_bn", freeze_at=2, **_BODY),
-    rpn=RPNConfig(anchor_sizes=((12, 24),), **_RPN),
-    roi=RoIConfig(bins=4, sampling=0, **_ROI),
-    detection=DetectionConfig(score_threshold=0.0, max_detections=10),
-    **_PIXELS,
-)
-FPN = MaskRCNNConfig(
-    num_classes=2,
-    channel_order="RGB",
-    backbone=BackboneConfig(last_stage=3, norm="group", freeze_at=1, **_BODY),
-    fpn=FPNConfig(channels=6),
-    rpn=RPNConfig(anchor_sizes=((8,), (16,), (32,)), **_RPN),
-    roi=RoIConfig(bins=3, mask_bins=4, mask_convs=1, fc_channels=(9,), class_agnostic_masks=True, **_ROI),
-    detection=DetectionConfig(score_threshold=0.0, max_detections=10),
-    **_PIXELS,
-)
-CONFIGS = {"c4": C4, "fpn": FPN}
-CANVAS, SIZES = (72, 96), np.array([[72, 90], [61, 83]], np.int32)
-# These models run for milliseconds and compile for seconds.
-_QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
-
-
-@dataclasses.dataclass
-class Model:
-    """A config with random parameters, and its compiled functions."""
-
-    config: MaskRCNNConfig
-
-    @functools.cached_property
-    def params(self):
-        """Such that scores spread and boxes move; norms and biases are random too."""
-        rng = np.random.default_rng(3)
-
-        def leaf(path, shape):
-            spread = {"objectness": 3.0, "deltas": 0.5, "cls_score": 2.0, "bbox_pred": 1.0}.get(
-                path[-2].key, 1.0
-            )
-            if path[-1].key in ("scale", "var"):
-                return rng.uniform(0.7, 1.3, shape.shape).astype(np.float32)
-            fan = max(int(np.prod(shape.shape[:-1])), 1)
-            return rng.normal(0, spread / np.sqrt(fan), shape.shape).astype(np.float32)
-
-        return jax.tree_util.tree_map_with_path(leaf, param_shapes(self.config))
-
-    @functools.cached_property
-    def detect(self):
-        model = MaskRCNN(self.config)
-        run = jax.jit(
-            lambda p, i, s: model.apply({"params": p}, i, s, method="detect"), compiler_options=_QUICK
-        )
-        return lambda images, sizes: jax.device_get(run(self.params, images, sizes))
-
-    @functools.cached_property
-    def losses(self):
-        """Losses and gradients of their sum."""
-        model = MaskRCNN(self.config)
-
-        def total(params, batch, key):
-            losses = model.apply({"params": params}, batch, key, method="losses")
-            return sum(losses.values()), losses
-
-        run = jax.jit(jax.grad(total, has_aux=True), compiler_options=_QUICK)
-
-        def both(batch, key=0):
-            gradients, losses = jax.device_get(run(self.params, batch, jax.random.key(key)))
-            return losses, traverse_util.flatten_dict(gradients, sep="/")
-
-        return both
 
 
 @pytest.fixture(scope="module", params=CONFIGS)
@@ -318,52 +235,6 @@ def test_the_canvas_is_padded_to_whole_strides():
     assert pixels.shape == (1, 61, 83, 3) and extents.tolist() == [[61, 83]]
 
 
-@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
-def test_initial_parameters(config):
-    """A function of the key; every kernel as wide as its layer says, everything else neutral."""
-    params = init_params(config, jax.random.key(0))
-    again, other = init_params(config, jax.random.key(0)), init_params(config, jax.random.key(1))
-    jax.tree.map(np.testing.assert_array_equal, params, again)
-    shapes = param_shapes(config)
-    assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), params) == jax.tree.map(
-        lambda leaf: (leaf.shape, leaf.dtype), shapes
-    )
-    flat, other = (traverse_util.flatten_dict(tree, sep="/") for tree in (params, other))
-    for path, value in flat.items():
-        if path.endswith("/kernel"):
-            assert not np.array_equal(value, other[path]), path
-        else:
-            neutral = 1 if path.endswith(("/scale", "/var")) else 0
-            np.testing.assert_array_equal(value, np.full(value.shape, neutral), err_msg=path)
-    wide = {
-        "rpn/conv": 0.01,
-        "roi_heads/box_predictor/bbox_pred": 0.001,
-        "backbone/stem/conv1": (2 / 49 / 4) ** 0.5,
-    }
-    for layer, deviation in wide.items():
-        np.testing.assert_allclose(np.std(flat[f"{layer}/kernel"]), deviation, rtol=0.3, err_msg=layer)
-
-
-def test_no_two_kernels_start_alike():
-    """Kernels are cut from one long draw: each number is used once."""
-    flat = traverse_util.flatten_dict(init_params(C4, jax.random.key(0)), sep="/")
-    kernels = [
-        np.asarray(value).ravel() for path, value in flat.items() if "/block" in path and "kernel" in path
-    ]
-    kernels = [kernel / kernel.std() for kernel in kernels]
-    for i, a in enumerate(kernels):
-        for b in kernels[:i]:
-            size = min(a.size, b.size)
-            assert abs(np.corrcoef(a[:size], b[:size])[0, 1]) < 6 / np.sqrt(size)
-
-
-def test_initial_parameters_are_traceable():
-    traced = jax.eval_shape(functools.partial(init_params, FPN), jax.random.key(0))
-    shapes = param_shapes(FPN)
-    assert jax.tree.structure(traced) == jax.tree.structure(shapes)
-    assert jax.tree.leaves(traced) == jax.tree.leaves(shapes)
-
-
 def test_the_mask_branch_sees_more_than_its_box(images):
     """With a margin, masks are those that the same model without one draws in boxes that are larger."""
     plain, wide = (
@@ -378,7 +249,7 @@ def test_the_mask_branch_sees_more_than_its_box(images):
         model = MaskRCNN(FPN).bind({"params": params})
         return model.detect_masks(model.features(images, jnp.asarray(SIZES)), boxes, classes, valid)
 
-    expected = jax.jit(masks, compiler_options=_QUICK)(plain.params, grown, found.classes, found.valid)
+    expected = jax.jit(masks, compiler_options=QUICK)(plain.params, grown, found.classes, found.valid)
     np.testing.assert_allclose(found.masks, expected, atol=1e-5)
     assert np.abs(found.masks - plain.detect(images, SIZES).masks).max() > 1e-3
 
