@@ -3,11 +3,13 @@
     python train.py --config configs/nuclei_he.py --workdir runs/nuclei_he
     python train.py --config configs/nuclei_he.py:further --workdir runs/nuclei_he_further
     python train.py --config configs/nuclei_he.py:longer --workdir runs/nuclei_he_longer
+    python train.py --config configs/nuclei_he.py:longest --workdir runs/nuclei_he_longest
+    python train.py --config configs/nuclei_he.py:all --workdir runs/nuclei_he_all
 
 Each run goes on from the bundle of the one before; the first one started from `nuclei` of 2,000 steps. With
 `:few` a short run for a few images of your own, whose labels lie where the nuclei are (docs/fine_tune.md).
-Its images are CC BY-NC-SA: the weights are for research. Trained on 20 of the 24 images; the last four by
-name validate.
+Its images are CC BY-NC-SA: the weights are for research. Trained on 20 of the 24 images, of which the last four by
+name validate, until everything was chosen; `:all` then learns from all 24 and has nothing left to validate on.
 """
 
 from ml_collections import ConfigDict
@@ -16,8 +18,8 @@ from maskrcnn_jax.experiment import sibling
 
 
 def get_config(part: str = "first") -> ConfigDict:
-    if part not in ("first", "further", "longer", "few"):
-        raise ValueError(f"configs/nuclei_he.py:{part}: choose first, further, longer or few")
+    if part not in ("first", "further", "longer", "longest", "all", "few"):
+        raise ValueError(f"configs/nuclei_he.py:{part}: choose first, further, longer, longest, all or few")
     config = _first()
     if part == "further":
         config.init_from = "runs/nuclei_he/bundle"
@@ -28,6 +30,17 @@ def get_config(part: str = "first") -> ConfigDict:
         config.seed = 3
         config.steps = 1600
         config.schedule.update({"warmup": 60, "milestones": (1200, 1480)})
+    if part == "longest":
+        config.init_from = "runs/nuclei_he_longer/bundle"
+        config.seed = 4
+        config.steps = 5000
+        config.schedule.update({"warmup": 60, "milestones": (3700, 4600)})
+    if part == "all":
+        config.init_from = "runs/nuclei_he_longest/bundle"
+        config.seed = 5
+        config.data.validation_images = 0
+        config.steps = 1200
+        config.schedule.update({"warmup": 60, "milestones": (900, 1110)})
     if part == "few":
         config.steps = 200
         config.checkpoint_every = 50
