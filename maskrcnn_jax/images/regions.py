@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
-from matplotlib.path import Path as Outline
 
 from maskrcnn_jax.documents import DATA_SET, read_json
 from maskrcnn_jax.errors import UserError
@@ -92,6 +91,8 @@ def _ring(points: Any) -> Ring:
 
 
 def _within(ring: Ring, points: Float[np.ndarray, "N 2"]) -> Bool[np.ndarray, "N"]:
+    from matplotlib.path import Path as Outline  # late: few images have regions, and it is slow to import
+
     return Outline(np.concatenate([ring, ring[:1]]), closed=True).contains_points(points)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 from jaxtyping import Bool
-from scipy import ndimage
 
 from maskrcnn_jax.masks.crops import Crops, crops_of_pixels, join
 from maskrcnn_jax.masks.overlaps import overlapping, shared_pixels
@@ -59,6 +58,8 @@ def _take_away(
 
 def _piece(pixels: Bool[np.ndarray, "h w"], area: int) -> Bool[np.ndarray, "h w"]:
     """The largest piece, the first of several; nothing where it is too small a part of the mask."""
+    from scipy import ndimage  # late: a result without masks that overlap needs none of it
+
     pieces, count = ndimage.label(pixels)
     sizes = np.bincount(pieces.ravel(), minlength=count + 1)[1:]
     if not count or sizes.max() < _LEAST * area:

@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Int
-from scipy import ndimage
 
 Ring = list[tuple[int, int]]
 
@@ -35,6 +34,8 @@ def outlines(mask: Bool[np.ndarray, "h w"]) -> list[list[Ring]]:
       For each piece its rings, the exterior first, then the holes. A ring is a closed list of the corners
       (x, y), in pixels from the mask's upper left: pixel (row i, column j) covers [j, j + 1] x [i, i + 1].
     """
+    from scipy import ndimage  # late: most of what imports this draws no outline
+
     if not mask.any():
         return []
     framed = np.zeros((mask.shape[0] + 2, mask.shape[1] + 2), bool)

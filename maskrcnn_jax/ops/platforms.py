@@ -23,12 +23,17 @@ def traced_for(platform: str | None) -> Iterator[None]:
         _KNOWN.reset(token)
 
 
+def on_cpu_alone() -> bool:
+    """Whether what is traced now runs on no other platform, and what only those need can be left out."""
+    return _KNOWN.get() == "cpu"
+
+
 def by_platform(*args: Any, default: Callable, **forms: Callable) -> Any:
     """`jax.lax.platform_dependent`, which traces all forms, since code may be compiled for another machine.
 
     Inside `traced_for("cpu")` only the form for CPUs is. GPUs have one name there and others here: for them
     all forms are traced.
     """
-    if _KNOWN.get() == "cpu":
+    if on_cpu_alone():
         return forms.get("cpu", default)(*args)
     return jax.lax.platform_dependent(*args, default=default, **forms)

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from maskrcnn_jax.ops.platforms import by_platform
+from maskrcnn_jax.ops.platforms import by_platform, on_cpu_alone
 from maskrcnn_jax.ops.roi_products import pool_products
 from maskrcnn_jax.ops.roi_windows import flat_index, pool_windows, scatter_windows
 
@@ -77,7 +77,8 @@ def roi_align(
     rows, cols = (
         bin_weights(*axis, cells=cells, **options) for axis, cells in zip(ends, (height, width), strict=True)
     )
-    taps = tuple(bin_taps(*axis, **options) for axis in ends) if 0 < samples <= _FEW_SAMPLES else None
+    gathers = 0 < samples <= _FEW_SAMPLES and not on_cpu_alone()
+    taps = tuple(bin_taps(*axis, **options) for axis in ends) if gathers else None
     return _pool(tuple(features), rows, cols, taps, level)
 
 

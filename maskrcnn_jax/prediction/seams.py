@@ -7,8 +7,6 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt64
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from maskrcnn_jax.masks.crops import Crops
 from maskrcnn_jax.masks.overlaps import cut, overlapping, shared_pixels, vote
@@ -184,6 +182,9 @@ def _agree(
 
 def _labels(count: int, links: Int[np.ndarray, "P 2"]) -> Int[np.ndarray, "count"]:
     """The connected component of each of so many nodes; components count as their first nodes do."""
+    from scipy.sparse import coo_array  # late: images that are predicted as a whole need none of it
+    from scipy.sparse.csgraph import connected_components
+
     graph = coo_array((np.ones(len(links)), tuple(links.T)), shape=(count, count))
     return connected_components(graph, directed=False)[1] if count else np.zeros(0, np.int32)
 
