@@ -21,7 +21,7 @@ FLOORS = (
     {"experiment"},  # a module: what a config's data section says of images is an images.choice
     {"ops", "masks", "images", "unpickling"},
     {
-        *("structures", "config", "ranges", "plain_values"),
+        *("structures", "config", "config_parts", "ranges", "plain_values"),
         *("documents", "compilations", "errors", "files"),
     },
 )
