@@ -8,8 +8,9 @@
 
 Each run goes on from the bundle of the one before; the first one started from `nuclei` of 2,000 steps. With
 `:few` a short run for a few images of your own, whose labels lie where the nuclei are (docs/fine_tune.md).
-Its images are CC BY-NC-SA: the weights are for research. Trained on 20 of the 24 images, of which the last four by
-name validate, until everything was chosen; `:all` then learns from all 24 and has nothing left to validate on.
+Its images are CC BY-NC-SA: the weights are for research. Trained on 20 of the 24 images, of which the last
+four by name validate, until everything was chosen; `:all` then learns from all 24 and has nothing left to
+validate on.
 """
 
 from ml_collections import ConfigDict
