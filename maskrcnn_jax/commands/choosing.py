@@ -39,6 +39,18 @@ def load_chosen(arguments: argparse.Namespace) -> tuple[MaskRCNNConfig, Tree]:
     return load_model(arguments.model or DEFAULT)
 
 
+def object_size(arguments: argparse.Namespace) -> float | None:
+    """The median size of the objects that the model was trained on, in pixels; None where it says none."""
+    from maskrcnn_jax.interop.bundle import BundleError, read_about
+    from maskrcnn_jax.zoo.catalogue import resolve
+
+    try:
+        size = read_about(arguments.bundle or resolve(arguments.model or DEFAULT)).get("object_size")
+    except BundleError:
+        return None
+    return size if isinstance(size, int | float) else None
+
+
 def add_choice(parser: argparse.ArgumentParser) -> None:
     """Adds --channel, --plane and --series."""
     parser.add_argument(

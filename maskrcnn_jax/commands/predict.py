@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from maskrcnn_jax.commands.choosing import choice_of, load_chosen
+from maskrcnn_jax.commands.choosing import choice_of, load_chosen, object_size
 from maskrcnn_jax.commands.predict_options import add_arguments as add_arguments
 from maskrcnn_jax.errors import UserError
 
@@ -45,7 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
     ids = read_ids(arguments.ids) if arguments.ids else None
     jobs = make_jobs(images, ids)
     config, params = load_chosen(arguments)
-    scale = Scale(config.mpp, arguments.mpp, arguments.zoom)
+    scale = Scale(config.mpp, arguments.mpp, arguments.zoom, object_size(arguments))
     categories = name_classes(config.num_classes, arguments.classes, ids)
     color_by = arguments.color_by or ("class" if len(categories) > 1 else "object")
     outputs = Outputs(arguments.out.absolute(), arguments.formats, categories, color_by=color_by)

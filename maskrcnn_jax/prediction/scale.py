@@ -18,6 +18,8 @@ class Scale:
       model: µm a pixel in the images that the model was trained on; None if it does not say.
       mpp: µm a pixel in the images that are predicted, whatever they say themselves; None where they do.
       zoom: by how much images are enlarged for the model, whatever anybody says; None where it follows.
+      objects: the median size of the objects that the model was trained on, in pixels; None if it does not
+        say. For people, who can see whether theirs are as large.
 
     Raises:
       UserError: `mpp` is given and says nothing, since the model does not say its own.
@@ -26,12 +28,13 @@ class Scale:
     model: float | None = None
     mpp: float | None = None
     zoom: float | None = None
+    objects: float | None = None
 
     def __post_init__(self):
         if self.mpp is not None and self.model is None:
             raise UserError(
                 f"--mpp {self.mpp:g}: the model does not say at how many µm a pixel it was trained; "
-                "give --zoom, by how much images are to be enlarged for it"
+                "give --zoom, by how much images are to be enlarged for it" + self._objects
             )
 
     def of(self, source: ImageSource) -> tuple[float, str | None]:
@@ -42,8 +45,15 @@ class Scale:
             return 1.0, None
         mpp = self.mpp or source.mpp
         if mpp is None:
-            return 1.0, f"the file has no µm a pixel, so taken for the model's {self.model:g} (else: --mpp)"
+            note = f"the file has no µm a pixel, so taken for the model's {self.model:g} (else: --mpp)"
+            return 1.0, note + self._objects
         zoom = mpp / self.model
         if 1 / _SAME <= zoom <= _SAME:
             return 1.0, None
-        return zoom, f"{mpp:.3g} µm a pixel, shown {zoom:.3g} times as large: the model's {self.model:g} µm"
+        note = f"{mpp:.3g} µm a pixel, shown {zoom:.3g} times as large: the model's {self.model:g} µm"
+        return zoom, note + self._objects
+
+    @property
+    def _objects(self) -> str:
+        """To end a message with."""
+        return f"; it has learnt objects of {self.objects:g} px (median)" if self.objects else ""

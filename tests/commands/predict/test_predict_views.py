@@ -13,6 +13,8 @@ from PIL import Image
 from written_files import SUFFIXES, check_consistency, files
 
 from maskrcnn_jax.config import MaskRCNNConfig
+from maskrcnn_jax.files import write_json
+from maskrcnn_jax.interop.bundle import CONFIG_FILE, FORMAT, VERSION, WEIGHTS_FILE
 from maskrcnn_jax.masks.crops import crops_of_pixels
 from maskrcnn_jax.masks.result import Result
 from maskrcnn_jax.outputs import overview
@@ -161,13 +163,17 @@ def test_one_picture_at_two_scales_has_the_same_objects(
         file.write(fine, resolution=(40_000, 40_000), tile=(16, 16), **options)
         if pyramid:
             file.write(picture, subfiletype=1, tile=(16, 16), **options)
-    assert run(images.folder, more=("--tile", tile)) == 0
+    header = {"format": FORMAT, "version": VERSION, "sha256": "", "config": {}, "about": {"object_size": 6.5}}
+    write_json(tmp_path / "bundle" / CONFIG_FILE, header)
+    (tmp_path / "bundle" / WEIGHTS_FILE).touch()
+    assert run(images.folder, bundle=tmp_path / "bundle", more=("--tile", tile)) == 0
     coarse, fine = (tifffile.imread(tmp_path / "out" / f"{name}_labels.tif") for name in ("coarse", "fine"))
     assert len(np.unique(coarse)) > 5
     np.testing.assert_array_equal(fine[::2, ::2], coarse)
     np.testing.assert_array_equal(fine, fine[::2, ::2].repeat(2, axis=0).repeat(2, axis=1))
-    said = capsys.readouterr().out
-    assert "0.25 µm a pixel, shown 0.5 times as large: the model's 0.5 µm: fine" in said.replace("\n", " ")
+    said = capsys.readouterr().out.replace("\n", " ")
+    assert "0.25 µm a pixel, shown 0.5 times as large: the model's 0.5 µm; it has learnt" in said
+    assert "objects of 6.5 px (median): fine" in said
     # What the model saw of the fine one is as large as of the coarse one; so is what was read of a pyramid.
     assert {size for _, size, _ in model.shapes[: len(model.shapes) // 2]} == {
         size for _, size, _ in model.shapes[len(model.shapes) // 2 :]
