@@ -94,7 +94,8 @@ def evaluate(
       categories: names of the classes, with their ids or without.
       max_dets: how many detections of an image and class may count; AP is reported for each.
       min_score: detections below do not count in the nuclei metrics, which know no scores.
-      progress: called with the number of images done and of all, after each image.
+      progress: called with the number of images done and of all, after each image; in a crew, equally often
+        on all processes.
       crew: where several processes call this, each of which predicts its share.
 
     Returns:
@@ -126,20 +127,28 @@ def _predict_share(
 ) -> list[tuple[int, float, list[dict[str, Any]]]]:
     """Of each image that is this process's to predict: its number, the seconds it took, its result rows."""
     found = []
-    for number in range(crew.index, len(records), crew.count):
-        record = records[number]
-        start = time.perf_counter()
-        result = predict(record.image)
-        seconds = time.perf_counter() - start
-        if tuple(result.size) != record.image.shape[:2]:
-            raise UserError(
-                f"{record.name}: the result is for an image of {tuple(result.size)} pixels, "
-                f"the image has {record.image.shape[:2]}"
-            )
-        found.append((number, seconds, to_results([(record.image_id, result)], categories)))
+    for turn in range(0, len(records), crew.count):
+        number = turn + crew.index
+        if number < len(records):
+            record = records[number]
+            result, seconds = _timed(predict, record)
+            found.append((number, seconds, to_results([(record.image_id, result)], categories)))
         if progress is not None:
-            progress(min(len(found) * crew.count, len(records)), len(records))
+            progress(min(turn + crew.count, len(records)), len(records))
     return found
+
+
+def _timed(predict: Callable[[UInt8[np.ndarray, "H W 3"]], Result], record: Record) -> tuple[Result, float]:
+    """A record's answers, and the seconds that they took."""
+    start = time.perf_counter()
+    result = predict(record.image)
+    seconds = time.perf_counter() - start
+    if tuple(result.size) != record.image.shape[:2]:
+        raise UserError(
+            f"{record.name}: the result is for an image of {tuple(result.size)} pixels, "
+            f"the image has {record.image.shape[:2]}"
+        )
+    return result, seconds
 
 
 def score(

@@ -35,6 +35,7 @@ _HEARTBEAT = 20  # seconds without a sign of life until a process counts as dead
 _PATIENCE = 7 * 24 * 3600  # seconds for the living, which may be reading or scoring what takes long
 _LOST = ("gloo", "nccl", "connection", "socket", "coordination", "unavailable", "heartbeat", "deadline")
 _barriers = count()
+_questions = count(1)  # whether to stop; all processes are asked equally often
 
 
 class ClusterError(UserError):
@@ -181,18 +182,20 @@ def folder_lock(workdir: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def agreed_stop() -> Iterator[Callable[[int], bool]]:
-    """A function that says of each step, after it, whether the run shall stop there: the same on all.
+def agreed_stop() -> Iterator[Callable[[], bool]]:
+    """A function that says after each part of the work whether the run shall stop there: the same on all.
 
-    A stop is asked for by SIGTERM or SIGINT at any process. In a cluster, JAX's preemption service holds
-    SIGTERM from the start on, which must stay so, and settles on a step that no process has passed yet.
+    Parts are the steps, and the turns of an evaluation. All processes must ask after each, whether they had
+    a share in it or not. A stop is asked for by SIGTERM or SIGINT at any process. In a cluster, JAX's
+    preemption service holds SIGTERM from the start on, which must stay so, and settles on a question that no
+    process has come to yet.
     """
     if not jax.distributed.is_initialized():
         with stop_request() as event:
-            yield lambda _: event.is_set()
+            yield event.is_set
         return
     if threading.current_thread() is not threading.main_thread():
-        yield multihost_utils.reached_preemption_sync_point
+        yield _reached_stop
         return
 
     def ask(*_):
@@ -201,9 +204,13 @@ def agreed_stop() -> Iterator[Callable[[int], bool]]:
 
     before = signal.signal(signal.SIGINT, ask)
     try:
-        yield multihost_utils.reached_preemption_sync_point
+        yield _reached_stop
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def _reached_stop() -> bool:
+    return multihost_utils.reached_preemption_sync_point(next(_questions))
 
 
 def _connect() -> None:

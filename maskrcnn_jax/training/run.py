@@ -1,5 +1,6 @@
 """The parts of a training run: where it starts, what it reads, its steps, and what it publishes."""
 
+import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,7 +46,8 @@ from maskrcnn_jax.training.step import create_state
 class Evaluate(Protocol):
     """How the loop has a model evaluated: what the answers are scored with is not its business.
 
-    In a cluster all processes call it at once, and only the first needs to be given an evaluation.
+    In a cluster all processes call it at once, and only the first needs to be given an evaluation. All call
+    `progress` equally often, between images; it raises where the run is asked to stop.
     """
 
     def __call__(
@@ -166,13 +168,13 @@ class Run:
         """Steps from `state.step` to `end`; logs and saves on the way."""
         config, first = self.config, state.done
         log.restart_clock()
-        with agreed_stop() as stops_after:
+        with agreed_stop() as asked_to_stop:
             for step in range(first + 1, end + 1):
                 with log.waiting(state.step):
                     batch, index, cut = next(stream)
                 state, metrics = step_function(state, batch, key)
                 log.add(step, metrics, index, cut)
-                stops = stops_after(step)
+                stops = asked_to_stop()
                 # Before an evaluation too: what stops that must not cost steps.
                 saves = stops or step % config.checkpoint_every == 0 or step == end
                 # What is saved was looked at before: a checkpoint never follows a loss that is not finite.
@@ -193,7 +195,7 @@ class Run:
             save_bundle(self.workdir / "bundle", self.model_config, params, about=about)
         evaluation = None
         if validation:
-            with counter(self.console, "evaluating the validation images") as progress:
+            with self._evaluating(state.done) as progress:
                 evaluation = self.evaluate(
                     self.model_config,
                     params,
@@ -208,6 +210,21 @@ class Run:
         self._say(f"step {state.done}: bundle, metrics and pictures are in {self.workdir}")
         wait()
         return evaluation
+
+    @contextlib.contextmanager
+    def _evaluating(self, step: int) -> Iterator[Callable[[int, int], None]]:
+        """What an evaluation tells how far it is; there, too, the run stops if it is asked to."""
+        with (
+            agreed_stop() as asked_to_stop,
+            counter(self.console, "evaluating the validation images") as show,
+        ):
+
+            def progress(done: int, count: int) -> None:
+                show(done, count)
+                if asked_to_stop():
+                    raise Stopped(f"stopped while evaluating; step {step} is saved in {self.workdir}")
+
+            yield progress
 
     def _say(self, message: str) -> None:
         self.console.print(message, highlight=False, soft_wrap=True)

@@ -121,10 +121,14 @@ def test_a_crew_finds_together_what_one_finds():
         return [shares[-1], *shares[:-1]] if len(shares) == 3 else []
 
     seen.clear()
-    assert evaluate(predict, records, crew=Crew(1, 3, gather)) is None and seen == [5]
-    assert evaluate(predict, records, crew=Crew(2, 3, gather)) is None and seen == [5, 8]
-    found = evaluate(predict, records, crew=Crew(0, 3, gather))
-    assert seen == [5, 8, 3, 9]
+    told = [[], [], []]  # equally often, though one process has one image more
+    options = [
+        {"crew": Crew(n, 3, gather), "progress": lambda *done, n=n: told[n].append(done)} for n in range(3)
+    ]
+    assert evaluate(predict, records, **options[1]) is None and seen == [5]
+    assert evaluate(predict, records, **options[2]) is None and seen == [5, 8]
+    found = evaluate(predict, records, **options[0])
+    assert seen == [5, 8, 3, 9] and told == [[(3, 4), (4, 4)]] * 3
     assert found.metrics == pytest.approx(alone.metrics, nan_ok=True)
     assert to_json(found.results) == to_json(alone.results)
     assert [image.name for image in found.images] == [image.name for image in alone.images]

@@ -262,13 +262,28 @@ def test_another_optimiser_goes_on_from_the_weights_where_that_is_asked_for(conf
     assert "resumed at step 3" in train(config, tmp_path)
 
 
-def test_an_evaluation_that_is_stopped_costs_no_steps(config, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_evaluation_stops_after_the_image_that_a_signal_comes_in_and_costs_no_steps(
+    config, tmp_path, number
+):
     """The last step is saved before the model is evaluated, although no checkpoint was due."""
+    config.data.validation_images, config.steps, config.checkpoint_every, config.eval_every = 2, 4, 100, 2
+    images, before = [], [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
 
-    def evaluate(*_, **__):
-        raise KeyboardInterrupt
+    def evaluate(config, params, records, folder, *, progress, **_):
+        for n in range(1, 100):
+            images.append(n)
+            if n == 3:
+                signal.raise_signal(number)
+            progress(n, 100)
 
-    config.data.validation_images, config.steps, config.checkpoint_every, config.eval_every = 1, 4, 100, 2
-    with pytest.raises(KeyboardInterrupt):
+    def run(evaluate):
         loop.train(config, tmp_path, evaluate=evaluate, console=Console(file=io.StringIO()))
+
+    with pytest.raises(KeyboardInterrupt, match="stopped while evaluating; step 2 is saved"):
+        run(evaluate)
+    assert images == [1, 2, 3]
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["2"]
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+    run(lambda *_, **__: None)
+    assert history(tmp_path)[-1]["step"] == 4
