@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Any, Literal
@@ -42,7 +42,8 @@ class DataConfig(Checked):
       test_images, test_ids: a folder of images without ground truth, and the JSON list of their ids.
       seed, size, train_images: of `synthetic`: the stream of draws, the images' side, and their number.
       shares: how often each kind of image is drawn, by the beginning of its name; empty for all alike.
-      augment: the ops in their order, each a mapping of `op`, its name, and its arguments.
+      augment: the ops in their order, each a mapping of `op`, its name, and its arguments. With
+        `stretch_grey` among them, images of 16 bits are stretched when they are read, with all their bits.
       canvas: height and width to which each image is padded.
       max_instances: the most instances of an image that are trained on.
     """
@@ -76,8 +77,9 @@ class DataConfig(Checked):
             yield str(error)
 
     def choice(self) -> Choice:
-        """What to read of images that hold several."""
-        return Choice.parse(channel=self.channel, plane=self.plane, series=self.series)
+        """What to read of images that hold several, and whether of all their bits."""
+        chosen = Choice.parse(channel=self.channel, plane=self.plane, series=self.series)
+        return replace(chosen, stretch_grey=any(op.get("op") == "stretch_grey" for op in self.augment))
 
 
 @dataclass(frozen=True)

@@ -33,11 +33,14 @@ class Choice:
       channels: one, which becomes grey, or three for red, green and blue; None where there is no choice.
       plane: of a stack, over all its axes but channels; or `max` or `mean` of all.
       series: of a file with several.
+      stretch_grey: whether an image of more than 8 bits and no colour is brought to 8 as
+        `images.intensity.stretch_grey` does it, rather than by its high byte alone.
     """
 
     channels: tuple[int, ...] | None = None
     plane: int | str | None = None
     series: int | None = None
+    stretch_grey: bool = False
 
     @classmethod
     def parse(cls, *, channel: str = "", plane: str = "", series: str = "") -> Choice:

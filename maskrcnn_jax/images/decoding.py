@@ -14,6 +14,7 @@ from PIL import Image, ImageOps
 from maskrcnn_jax.errors import DataError, Fault, MissingPackage, UserError
 from maskrcnn_jax.files import require_regular
 from maskrcnn_jax.images.choice import ALL, Choice, ChoiceError
+from maskrcnn_jax.images.intensity import stretch_grey
 from maskrcnn_jax.images.pixels import as_rgb
 from maskrcnn_jax.images.tiff import SUFFIXES, Tiff, is_plain, open_tiff
 
@@ -29,10 +30,10 @@ _RGB_MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "C
 def read_image(path: str | os.PathLike, choice: Choice = ALL) -> UInt8[np.ndarray, "H W 3"]:
     """One image file as RGB.
 
-    Grey and palette images are spread over the channels, 16-bit values keep their high byte, values of types
-    without range become levels by the image's percentiles, and transparency is dropped: a pixel keeps its
-    stored colour. A photograph that says how the camera was held is turned upright, as viewers, annotation
-    tools and Detectron2 show it.
+    Grey and palette images are spread over the channels, 16-bit values keep their high byte (grey ones are
+    stretched, if that is chosen), values of types without range become levels by the image's percentiles, and
+    transparency is dropped: a pixel keeps its stored colour. A photograph that says how the camera was held
+    is turned upright, as viewers, annotation tools and Detectron2 show it.
 
     Args:
       path: the file.
@@ -41,7 +42,8 @@ def read_image(path: str | os.PathLike, choice: Choice = ALL) -> UInt8[np.ndarra
     Raises:
       DataError: names the file that cannot be read and says why, or lists what can be chosen in it.
     """
-    return as_rgb(read_deep(path, choice))
+    image = read_deep(path, choice)
+    return as_rgb(stretch_grey(image) if choice.stretch_grey and image.dtype.itemsize > 1 else image)
 
 
 def read_deep(path: str | os.PathLike, choice: Choice = ALL) -> Shaped[np.ndarray, "H W *C"]:
