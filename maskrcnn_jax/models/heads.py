@@ -77,6 +77,12 @@ class C4Heads(nn.Module):
         self.box_predictor = BoxPredictor(self.config)
         self.mask_head = MaskHead(self.config)
 
+    def __call__(self, features: Features):
+        """Runs every layer once, on RoIs of zeros; the parameters are known from it."""
+        pooled = unpooled(features, -(-self.config.roi.bins // self._step))
+        shared = getattr(self, self._name)(pooled)
+        return self.box_predictor(shared.mean(axis=(1, 2))), self.mask_head(shared)
+
     def shared(self, features: Features, boxes: Float[Array, "B R 4"]) -> Float[Array, "B*R m m C"]:
         """RoIAlign and the residual stage: what both branches read."""
         roi = self.config.roi
@@ -116,6 +122,18 @@ class FPNHeads(nn.Module):
             setattr(self, f"box_head{number}", BoxHead(self.config.roi, dtype))
             setattr(self, f"box_predictor{number}", BoxPredictor(self.config))
 
+    def __call__(self, features: Features):
+        """Runs every layer once, on RoIs of zeros; the parameters are known from it."""
+        roi = self.config.roi
+        pooled = unpooled(features, roi.bins)
+        boxes = [self._predict_boxes(pooled, stage) for stage in range(len(roi.cascade_ious) + 1)]
+        return boxes, self.mask_head(unpooled(features, roi.mask_bins))
+
+    def _predict_boxes(self, pooled, stage):
+        number = "" if stage == 0 else str(stage + 1)
+        head, predictor = (getattr(self, f"{name}{number}") for name in ("box_head", "box_predictor"))
+        return predictor(head(pooled))
+
     def _pool(self, features, boxes, bins, sampling):
         fpn, roi = self.config.fpn, self.config.roi
         count = len(self.config.levels) - (fpn.extra_levels if fpn else 0)
@@ -133,9 +151,7 @@ class FPNHeads(nn.Module):
         if further := len(self.config.roi.cascade_ious):
             still = jax.lax.stop_gradient(pooled)
             pooled = still + (pooled - still) / (further + 1)
-        number = "" if stage == 0 else str(stage + 1)
-        head, predictor = (getattr(self, f"{name}{number}") for name in ("box_head", "box_predictor"))
-        return *predictor(head(pooled)), None
+        return *self._predict_boxes(pooled, stage), None
 
     def masks(
         self, features: Features, boxes: Float[Array, "B R 4"], shared: None = None
@@ -193,6 +209,12 @@ def pool(
 
     pooled = jax.vmap(one)(features.levels, boxes, level, jnp.stack(features.extents, axis=1))
     return pooled.reshape(-1, *pooled.shape[2:])
+
+
+def unpooled(features: Features, side: int) -> Float[Array, "B P P C"]:
+    """Zeros in the place of one RoI's features an image: of their shape, for none of RoIAlign's work."""
+    finest = features.levels[0]
+    return jnp.zeros((finest.shape[0], side, side, finest.shape[-1]), finest.dtype)
 
 
 def select_class(values: Array, classes: Int[Array, "R"], axis: int = 1) -> Array:

@@ -47,9 +47,7 @@ class MaskRCNN(nn.Module):
     def __call__(self, images: UInt8[Array, "B H W 3"], sizes: Int[Array, "B 2"]):
         """Runs every layer once, on one RoI an image; the parameters are known from it."""
         features = self.features(images, sizes)
-        boxes = jnp.zeros((images.shape[0], 1, 4))
-        outputs = self._run_stages(self.roi_heads.boxes, features, boxes, sizes)
-        return self.rpn(*features), outputs, self.roi_heads.masks(features, boxes)
+        return self.rpn(*features), self.roi_heads(features)
 
     def features(self, images: UInt8[Array, "B H W 3"], sizes: Int[Array, "B 2"]) -> Features:
         """The levels that RPN and RoI heads read.
