@@ -25,7 +25,8 @@ from maskrcnn_jax.data.readers.formats import list_entries
 from maskrcnn_jax.data.synthetic import draw_records
 from maskrcnn_jax.images.decoding import read_image
 from maskrcnn_jax.interop.initialize import initialize_from
-from maskrcnn_jax.models.mask_rcnn import MaskRCNN, init_params
+from maskrcnn_jax.models.mask_rcnn import MaskRCNN
+from maskrcnn_jax.models.parameters import init_params
 from maskrcnn_jax.prediction.predictor import Predictor
 from maskrcnn_jax.training.optimizer import make_optimizer
 from maskrcnn_jax.training.schedule import warmup_steps_decay

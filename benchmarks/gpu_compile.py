@@ -56,7 +56,7 @@ import jax.numpy as jnp
 from jax.experimental import topologies
 
 from maskrcnn_jax import Batch, MaskRCNN, MaskRCNNConfig
-from maskrcnn_jax.models.mask_rcnn import param_shapes
+from maskrcnn_jax.models.parameters import param_shapes
 from maskrcnn_jax.training.optimizer import make_optimizer
 from maskrcnn_jax.training.schedule import warmup_steps_decay
 from maskrcnn_jax.training.step import create_state, make_train_step

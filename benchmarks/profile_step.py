@@ -20,7 +20,8 @@ from throughput_jax import make_batch, make_config, tame
 
 from maskrcnn_jax.models import heads, roi_training, rpn
 from maskrcnn_jax.models.heads import Features
-from maskrcnn_jax.models.mask_rcnn import MaskRCNN, init_params
+from maskrcnn_jax.models.mask_rcnn import MaskRCNN
+from maskrcnn_jax.models.parameters import init_params
 from maskrcnn_jax.structures import Proposals
 from maskrcnn_jax.training.optimizer import make_optimizer
 from maskrcnn_jax.training.schedule import warmup_steps_decay

@@ -25,8 +25,11 @@ MAKE_BUNDLE = """
 import sys
 import maskrcnn_jax as mrcnn
 from maskrcnn_jax.config import BackboneConfig, RoIConfig, RPNConfig
-from maskrcnn_jax.models.mask_rcnn import init_params
 import jax
+try:
+    from maskrcnn_jax.models.parameters import init_params
+except ImportError:  # where it was before
+    from maskrcnn_jax.models.mask_rcnn import init_params
 config = mrcnn.MaskRCNNConfig(
     num_classes=1,
     backbone=BackboneConfig(depth=18, last_stage=2, stem_channels=8, res2_channels=8, norm="group"),

@@ -12,7 +12,8 @@ from throughput_case import DETECTIONS, NMS_IOU, RESIDUAL_SCALE, Case, draw, pro
 
 from maskrcnn_jax.config import BackboneConfig, DetectionConfig, MaskRCNNConfig, RoIConfig, RPNConfig
 from maskrcnn_jax.models import mask_rcnn
-from maskrcnn_jax.models.mask_rcnn import MaskRCNN, init_params
+from maskrcnn_jax.models.mask_rcnn import MaskRCNN
+from maskrcnn_jax.models.parameters import init_params
 from maskrcnn_jax.prediction.predictor import Predictor
 from maskrcnn_jax.structures import Batch
 from maskrcnn_jax.training.optimizer import make_optimizer

@@ -20,7 +20,7 @@ from maskrcnn_jax.evaluation.nuclei import averages, tally
 from maskrcnn_jax.interop.bundle import load_bundle
 from maskrcnn_jax.interop.trees import flatten
 from maskrcnn_jax.masks.rle import rles_of_labels
-from maskrcnn_jax.models.mask_rcnn import init_params
+from maskrcnn_jax.models.parameters import init_params
 from maskrcnn_jax.training.checkpoint import load_latest
 from maskrcnn_jax.training.optimizer import averaged_params
 from maskrcnn_jax.training.step import create_state

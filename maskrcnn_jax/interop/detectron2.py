@@ -25,7 +25,7 @@ from maskrcnn_jax.interop.trees import (
     non_finite,
     shapes,
 )
-from maskrcnn_jax.models.mask_rcnn import init_params
+from maskrcnn_jax.models.parameters import init_params
 
 # What only a whole model has.
 _HEADS = ("proposal_generator.", "roi_heads.", "backbone.fpn_")

@@ -9,7 +9,7 @@ import numpy as np
 from flax import traverse_util
 
 from maskrcnn_jax.config import MaskRCNNConfig
-from maskrcnn_jax.models.mask_rcnn import param_shapes
+from maskrcnn_jax.models.parameters import param_shapes
 
 Tree = dict[str, Any]
 Flat = dict[str, np.ndarray]

@@ -23,7 +23,7 @@ from maskrcnn_jax.experiment import Experiment
 from maskrcnn_jax.interop.bundle import save_bundle
 from maskrcnn_jax.interop.initialize import initialize_from
 from maskrcnn_jax.interop.trees import Tree
-from maskrcnn_jax.models.mask_rcnn import init_params
+from maskrcnn_jax.models.parameters import init_params
 from maskrcnn_jax.structures import Batch
 from maskrcnn_jax.training.checkpoint import Checkpoints
 from maskrcnn_jax.training.cluster import (

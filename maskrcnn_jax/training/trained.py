@@ -9,7 +9,7 @@ from maskrcnn_jax.config import MaskRCNNConfig
 from maskrcnn_jax.experiment import Experiment
 from maskrcnn_jax.interop.bundle import load_bundle
 from maskrcnn_jax.interop.trees import Tree
-from maskrcnn_jax.models.mask_rcnn import init_params
+from maskrcnn_jax.models.parameters import init_params
 from maskrcnn_jax.training.checkpoint import load_latest, require_same_model
 from maskrcnn_jax.training.optimizer import averaged_params, make_optimizer
 from maskrcnn_jax.training.schedule import warmup_steps_decay

@@ -24,7 +24,7 @@ from maskrcnn_jax.images.decoding import read_image
 from maskrcnn_jax.interop import export
 from maskrcnn_jax.interop.bundle import save_bundle
 from maskrcnn_jax.masks.pasting import paste
-from maskrcnn_jax.models.mask_rcnn import init_params
+from maskrcnn_jax.models.parameters import init_params
 from maskrcnn_jax.prediction.predictor import Predictor
 from maskrcnn_jax.zoo import SAMPLES, load_model
 

@@ -15,7 +15,8 @@ from maskrcnn_jax.config import (
     RoIConfig,
     RPNConfig,
 )
-from maskrcnn_jax.models.mask_rcnn import MaskRCNN, param_shapes
+from maskrcnn_jax.models.mask_rcnn import MaskRCNN
+from maskrcnn_jax.models.parameters import param_shapes
 
 _BODY = {"depth": 18, "stem_channels": 4, "res2_channels": 4}
 _PIXELS = {"pixel_mean": (120.0, 130.0, 140.0), "pixel_std": (64.0, 64.0, 64.0)}

@@ -18,7 +18,8 @@ from maskrcnn_jax.config import (
 )
 from maskrcnn_jax.models import cascade
 from maskrcnn_jax.models.heads import Features
-from maskrcnn_jax.models.mask_rcnn import MaskRCNN, init_params
+from maskrcnn_jax.models.mask_rcnn import MaskRCNN
+from maskrcnn_jax.models.parameters import init_params
 from maskrcnn_jax.models.roi_training import RoITargets
 from maskrcnn_jax.ops.boxes import clip, decode
 from maskrcnn_jax.structures import Batch, Proposals

@@ -7,7 +7,7 @@ import pytest
 
 from maskrcnn_jax.config import FPNConfig, MaskRCNNConfig
 from maskrcnn_jax.models.fpn import FPN, assign_levels
-from maskrcnn_jax.models.mask_rcnn import param_shapes
+from maskrcnn_jax.models.parameters import param_shapes
 
 
 def upsample(x):

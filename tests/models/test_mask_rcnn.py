@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from small_models import C4, CANVAS, CONFIGS, FPN, QUICK, SIZES, Model
 
-from maskrcnn_jax.models.mask_rcnn import LOSSES, MaskRCNN, normalize, param_shapes
+from maskrcnn_jax.models.mask_rcnn import LOSSES, MaskRCNN, normalize
+from maskrcnn_jax.models.parameters import param_shapes
 from maskrcnn_jax.structures import Batch
 
 

@@ -11,7 +11,7 @@ import pytest
 from flax import traverse_util
 
 from maskrcnn_jax.config import BackboneConfig, MaskRCNNConfig, RoIConfig
-from maskrcnn_jax.models.mask_rcnn import init_params, param_shapes
+from maskrcnn_jax.models.parameters import init_params, param_shapes
 from maskrcnn_jax.models.resnet import Block, ResNet
 
 

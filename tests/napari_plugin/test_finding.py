@@ -10,7 +10,7 @@ from tiny_config import get_config
 from maskrcnn_jax.config import MaskRCNNConfig
 from maskrcnn_jax.errors import UserError
 from maskrcnn_jax.interop.bundle import save_bundle
-from maskrcnn_jax.models.mask_rcnn import init_params
+from maskrcnn_jax.models.parameters import init_params
 from maskrcnn_jax.napari_plugin.finding import Cancelled, Finder, visible_pixels
 
 pytest_plugins = ("tiny",)

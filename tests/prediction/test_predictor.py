@@ -13,7 +13,7 @@ from pycocotools import mask as coco
 
 from maskrcnn_jax.config import BackboneConfig, DetectionConfig, MaskRCNNConfig, RoIConfig, RPNConfig
 from maskrcnn_jax.images.sources import open_source
-from maskrcnn_jax.models.mask_rcnn import init_params
+from maskrcnn_jax.models.parameters import init_params
 from maskrcnn_jax.prediction import predictor as module
 from maskrcnn_jax.prediction.predictor import Predictor, to_result
 from maskrcnn_jax.prediction.tiling import predict_tiled

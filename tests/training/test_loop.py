@@ -13,7 +13,7 @@ from rich.console import Console
 
 from maskrcnn_jax.experiment import Experiment
 from maskrcnn_jax.interop.bundle import read_about
-from maskrcnn_jax.models.mask_rcnn import init_params
+from maskrcnn_jax.models.parameters import init_params
 from maskrcnn_jax.training import loop, run
 from maskrcnn_jax.training.checkpoint import CheckpointError, Checkpoints, load_latest
 from maskrcnn_jax.training.lock import RunLocked, run_lock

@@ -8,7 +8,8 @@ from tiny_config import get_config
 
 from maskrcnn_jax.data.pipeline import batches
 from maskrcnn_jax.data.synthetic import draw_records
-from maskrcnn_jax.models.mask_rcnn import MaskRCNN, init_params
+from maskrcnn_jax.models.mask_rcnn import MaskRCNN
+from maskrcnn_jax.models.parameters import init_params
 from maskrcnn_jax.training import placement
 from maskrcnn_jax.training.optimizer import make_optimizer, trainable
 from maskrcnn_jax.training.step import create_state, make_train_step

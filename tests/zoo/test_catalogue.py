@@ -11,7 +11,7 @@ import maskrcnn_jax
 from maskrcnn_jax.commands.cli import main
 from maskrcnn_jax.config import MaskRCNNConfig
 from maskrcnn_jax.interop.bundle import save_bundle
-from maskrcnn_jax.models.mask_rcnn import init_params
+from maskrcnn_jax.models.parameters import init_params
 from maskrcnn_jax.zoo import catalogue, load_model, models, resolve
 
 ABOUT = {

@@ -16,7 +16,7 @@ from maskrcnn_jax.commands import predict_options
 from maskrcnn_jax.commands.cli import main
 from maskrcnn_jax.config import DetectionConfig, MaskRCNNConfig
 from maskrcnn_jax.interop.bundle import save_bundle
-from maskrcnn_jax.models.mask_rcnn import init_params
+from maskrcnn_jax.models.parameters import init_params
 from maskrcnn_jax.outputs import folder
 from maskrcnn_jax.prediction import journal
 

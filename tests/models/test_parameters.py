@@ -8,7 +8,7 @@ import pytest
 from flax import traverse_util
 from small_models import C4, CONFIGS, FPN
 
-from maskrcnn_jax.models.mask_rcnn import init_params, param_shapes
+from maskrcnn_jax.models.parameters import init_params, param_shapes
 
 
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
