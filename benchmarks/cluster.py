@@ -31,7 +31,7 @@ import time
 import zlib
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from functools import partial
+from functools import cache, partial
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -214,13 +214,19 @@ def formats(folder: Path, count: int, names: Sequence[str]) -> None:
 
 def block(blocks: int, number: int) -> tuple[Result, np.ndarray]:
     """The discs of a square of STEP x STEP pixels, and their order."""
-    whole = Knowing().found
-    inside = whole.take(np.flatnonzero((whole.crops.rectangles[:, 2:] <= STEP).all(axis=1)))
+    inside = inner_discs()
     top, left = STEP * (number // blocks), STEP * (number % blocks)
     boxes = inside.boxes + np.array([left, top] * 2, np.float32)
     crops, size = inside.crops.moved(top, left), (blocks * STEP,) * 2
     numbers = number * len(inside) + np.arange(len(inside))
     return Result(boxes, inside.scores, inside.classes, crops, size), order_of(inside.scores, 0, numbers)
+
+
+@cache
+def inner_discs() -> Result:
+    """Those of STEP x STEP pixels, none of which is cut."""
+    whole = Knowing().found
+    return whole.take(np.flatnonzero((whole.crops.rectangles[:, 2:] <= STEP).all(axis=1)))
 
 
 def write_format(folder: Path, name: str, stored: StoredResult) -> tuple[float, float]:
