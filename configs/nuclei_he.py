@@ -40,8 +40,8 @@ def get_config(part: str = "first") -> ConfigDict:
         config.init_from = "runs/nuclei_he_longest/bundle"
         config.seed = 5
         config.data.validation_images = 0
-        config.steps = 1200
-        config.schedule.update({"warmup": 60, "milestones": (900, 1110)})
+        config.steps = 3000
+        config.schedule.update({"warmup": 60, "milestones": (2200, 2760)})
     if part == "few":
         config.steps = 200
         config.checkpoint_every = 50
