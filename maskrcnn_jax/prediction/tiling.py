@@ -62,6 +62,11 @@ def is_tissue(pixels: UInt8[np.ndarray, "h w 3"]) -> bool:
     return bool((pixels != pixels[0, 0]).any())
 
 
+def _shown(predict: BatchPredictor, source: ImageSource) -> ImageSource:
+    """The image as the predictor wants it."""
+    return source.stretched() if stretches_grey(predict) else source
+
+
 def predict_tiled(
     predict: BatchPredictor,
     source: ImageSource,
@@ -109,7 +114,7 @@ def predict_tiled(
         )
         parts = map(store.read, numbers)
     else:
-        found = _found(predict, source, tiles, numbers, progress=progress, **options)
+        found = _found(predict, _shown(predict, source), tiles, numbers, progress=progress, **options)
         parts = _in_order(found, len(tiles))
     return merge_tiles(filled(parts, source.size), tiles, source.size)
 
@@ -141,8 +146,7 @@ def find_tiles(
     Returns:
       The folder, which has all of these tiles now; none is kept in memory.
     """
-    if stretches_grey(predict):
-        source = source.stretched()
+    source = _shown(predict, source)
     tiles = tile_grid(source.size, tile, overlap)
     store = TileStore(resume, _identity(predict, source, tile, overlap, tissue, zoom, regions))
     missing = [n for n in numbers if n not in store]
@@ -171,10 +175,9 @@ def _found(
     """Some tiles' numbers and detections in the frame of the whole image; None where there is no tissue.
 
     Args:
+      source: as the predictor wants to be shown it.
       before: how many tiles were done before these, for `progress`.
     """
-    if stretches_grey(predict):
-        source = source.stretched()
 
     def look(number: int) -> tuple[int, UInt8[np.ndarray, "h w 3"] | None]:
         if regions and not regions.touch(*tiles[number]):

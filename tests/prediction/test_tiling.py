@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from painted import Painted, contents, discs, find, paint
 
+from maskrcnn_jax.images.image_source import ImageSource
 from maskrcnn_jax.images.intensity import stretch_grey
 from maskrcnn_jax.images.sources import open_source
 from maskrcnn_jax.prediction.tiling import is_tissue, predict_tiled, tile_grid
@@ -227,7 +228,8 @@ def test_resume_refuses_what_belongs_to_another_prediction(tmp_path, rng):
         assert [line.split(":")[0].strip() for line in str(error.value).splitlines()[1:]] == names
 
 
-def test_grey_tiles_are_stretched_as_the_whole_image(rng):
+@pytest.mark.parametrize("kept", [False, True])
+def test_grey_tiles_are_stretched_once_as_the_whole_image(kept, rng, tmp_path, monkeypatch):
     """A dim half stays dim: each tile is the window of the stretched image, whatever it holds itself."""
     image = rng.integers(20, 120, (150, 120)).astype(np.uint8)
     image[:80] //= 4
@@ -240,7 +242,11 @@ def test_grey_tiles_are_stretched_as_the_whole_image(rng):
             tiles[len(tiles)] = images[0]
             return [find(np.full_like(images[0], 255))]
 
-    predict_tiled(Looks(), open_source(image), tile=64, overlap=16, tissue=None)
+    stretched, calls = ImageSource.stretched, []
+    monkeypatch.setattr(ImageSource, "stretched", lambda source: calls.append(source) or stretched(source))
+    folder = tmp_path / "tiles" if kept else None
+    predict_tiled(Looks(), open_source(image), tile=64, overlap=16, tissue=None, resume=folder)
+    assert len(calls) == 1
     whole = stretch_grey(np.dstack([image] * 3))
     for tile, seen in zip(tile_grid(image.shape, 64, 16), tiles.values(), strict=True):
         window = whole[tile.top : tile.top + tile.height, tile.left : tile.left + tile.width]
