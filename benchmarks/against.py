@@ -1,13 +1,15 @@
-"""What the host does, beside another commit of this repository, in turns in one run.
+"""What host and models do, beside another commit of this repository, in turns in one run.
 
     git worktree add ../before cca0d49
     python benchmarks/against.py input ../before [--path ../shared/data/vrdl/train]
     python benchmarks/against.py paste ../before
     python benchmarks/against.py tiles ../before [--path ../shared/data/vrdl/train]
+    python benchmarks/against.py model ../before [--case fpn-train] [--ground_truths 150]
 
 `input`: batches of the VRDL recipe (configs/nuclei_r50_c4.py), from the densest images of a data set of mask
 folders (--path), or drawn ones. `paste`: from the device's arrays to the result of 1000 x 1000 pixels.
 `tiles`: an image in tiles by the weights of the model `nuclei`, without options that not both trees have.
+`model`: a case of `throughput.py` by each tree's own script, 800 x 800 pixels to train and 1000 x 1000 else.
 
 Each tree runs in a process of its own; before and now take turns, so that a busy machine treats both alike.
 Printed are medians, and the median of the rounds' ratios, of seconds on the clock and of the processor.
@@ -50,9 +52,12 @@ def main() -> None:
     parser.add_argument("--batches", type=int, default=16, help="of two images, in a round")
     parser.add_argument("--side", type=int, default=1408, help="of the image in tiles, in pixels")
     parser.add_argument("--tile", type=int, default=512)
+    parser.add_argument("--case", default="fpn-train", help="model and task, as in throughput.py")
+    parser.add_argument("--ground_truths", type=int, default=150, help="instances of an image to train")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
-        options = {"batches": arguments.batches, "tile": arguments.tile}
+        names = ("batches", "tile", "case", "ground_truths")
+        options = {name: getattr(arguments, name) for name in names}
         options["file"] = _input_of(arguments, Path(folder, "input.npz"))
         trees = {"before": arguments.tree.resolve(), "now": HERE}
         children = {
@@ -102,7 +107,7 @@ def _input_of(arguments: argparse.Namespace, path: Path) -> str:
     from maskrcnn_jax.data.readers.formats import list_entries
     from maskrcnn_jax.data.synthetic import draw_records
 
-    if arguments.task == "paste":
+    if arguments.task in ("paste", "model"):
         return ""
     if arguments.path:
         entries = list_entries("mask_folder", arguments.path).entries
@@ -221,7 +226,17 @@ def _weights(folder: Path) -> dict:
     return params
 
 
-CASES = {"input": _input_cases, "paste": _paste_cases, "tiles": _tile_cases}
+def _model_cases(options: dict) -> dict[str, Callable[[], object]]:
+    sys.path.insert(0, str(Path(os.environ["PYTHONPATH"], "benchmarks")))
+    from throughput_case import Case
+    from throughput_jax import JaxContender
+
+    model, task = options["case"].split("-")
+    case = Case(model, task, 800 if task == "train" else 1000, ground_truths=options["ground_truths"])
+    return {options["case"]: JaxContender(case).run}
+
+
+CASES = {"input": _input_cases, "model": _model_cases, "paste": _paste_cases, "tiles": _tile_cases}
 
 if __name__ == "__main__":
     if os.environ.get("AGAINST_CHILD"):

@@ -48,7 +48,7 @@ def convolve(
         return direct(x, kernel, stride, dilation, groups)
     products = _products(x, kernel, stride)
     if stride == 1 and min(kernel.shape[2:]) >= _FEWEST_CHANNELS and products >= _LEAST_FOR_WINOGRAD:
-        return _by_platform(x, kernel)
+        return _with_winograd(x, kernel)
     if products >= _LEAST_FOR_TAPS:
         return _with_taps(x, kernel, stride)
     return direct(x, kernel, stride)
@@ -148,20 +148,20 @@ _with_taps.defvjp(_taps_forward, _taps_backward)
 
 
 @jax.custom_vjp
-def _by_platform(x, kernel):
+def _with_winograd(x, kernel):
     return by_platform(x, kernel, cpu=winograd, default=direct)
 
 
-def _forward(x, kernel):
+def _winograd_forward(x, kernel):
     # The transformed input is four times as large as the input: cheaper to make again than to keep.
-    return _by_platform(x, kernel), (x, kernel)
+    return _with_winograd(x, kernel), (x, kernel)
 
 
-def _backward(inputs, gradient):
+def _winograd_backward(inputs, gradient):
     return by_platform(*inputs, gradient, cpu=winograd_gradients, default=_direct_gradients)
 
 
-_by_platform.defvjp(_forward, _backward)
+_with_winograd.defvjp(_winograd_forward, _winograd_backward)
 
 
 def _patches(x: Float[Array, "B H W C"]) -> Grid:
