@@ -4,7 +4,7 @@
     python benchmarks/against.py input ../before [--path ../shared/data/vrdl/train]
     python benchmarks/against.py paste ../before
     python benchmarks/against.py tiles ../before [--path ../shared/data/vrdl/train]
-    python benchmarks/against.py model ../before [--case fpn-train] [--ground_truths 150]
+    python benchmarks/against.py model ../before [--case fpn-train] [--ground_truths 150] [--dtype float32]
 
 `input`: batches of the VRDL recipe (configs/nuclei_r50_c4.py), from the densest images of a data set of mask
 folders (--path), or drawn ones. `paste`: from the device's arrays to the result of 1000 x 1000 pixels.
@@ -54,9 +54,10 @@ def main() -> None:
     parser.add_argument("--tile", type=int, default=512)
     parser.add_argument("--case", default="fpn-train", help="model and task, as in throughput.py")
     parser.add_argument("--ground_truths", type=int, default=150, help="instances of an image to train")
+    parser.add_argument("--dtype", default="float32", help="of a model's convolutions and products")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
-        names = ("batches", "tile", "case", "ground_truths")
+        names = ("batches", "tile", "case", "ground_truths", "dtype")
         options = {name: getattr(arguments, name) for name in names}
         options["file"] = _input_of(arguments, Path(folder, "input.npz"))
         trees = {"before": arguments.tree.resolve(), "now": HERE}
@@ -232,7 +233,8 @@ def _model_cases(options: dict) -> dict[str, Callable[[], object]]:
     from throughput_jax import JaxContender
 
     model, task = options["case"].split("-")
-    case = Case(model, task, 800 if task == "train" else 1000, ground_truths=options["ground_truths"])
+    given = {name: options[name] for name in ("ground_truths", "dtype")}
+    case = Case(model, task, 800 if task == "train" else 1000, **given)
     return {options["case"]: JaxContender(case).run}
 
 

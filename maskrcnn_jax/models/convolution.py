@@ -4,29 +4,33 @@ XLA's CPU backend gives the kernel's gradient as little as a fifth of the speed 
 it is nine of them, one for each tap. Larger layers of stride 1 are Winograd's minimal filtering: a tile of
 2x2 outputs costs 16 products for each pair of channels, in the direct form 36, and the output and both
 gradients are sixteen large matrix products each (Lavin and Gray 2016, F(2x2, 3x3), section 4.1). Its small
-transforms are sums, so that float32 keeps its accuracy.
+transforms are sums, so that float32 keeps its accuracy; of bfloat16 they are rounded once, for the products.
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.export
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from maskrcnn_jax.models.products import summed, summed_over_rows, summed_turned
 from maskrcnn_jax.ops.platforms import by_platform
 
 # Lavin and Gray's B^T, G and A^T.
 _INPUT = ((1, 0, -1, 0), (0, 1, 1, 0), (0, -1, 1, 0), (0, 1, 0, -1))
 _KERNEL = ((1, 0, 0), (0.5, 0.5, 0.5), (0.5, -0.5, 0.5), (0, 0, 1))
 _OUTPUT = ((1, 1, 1, 0), (0, 1, -1, -1))
+# Where the tiles of a kernel lie in those of the mirrored kernel: _KERNEL's middle rows are symmetric.
+_MIRRORED = (3, 1, 2, 0)
 # With fewer channels the transforms cost more than they save; with less work, their compilation does: a
 # second for each layer and direction. Multiplications of a layer by the formula of a convolution; the copies
 # that the taps need pay from a quarter of Winograd's on.
 _FEWEST_CHANNELS, _LEAST_FOR_WINOGRAD, _LEAST_FOR_TAPS = 128, 2**32, 2**30
 
 Grid = Sequence[Sequence[Array]]
+Product = Callable[[Array, Array], Array]
 
 
 def convolve(
@@ -41,10 +45,10 @@ def convolve(
 
     With `groups`, output g of as many equal parts reads only part g of the C = groups * c inputs; between the
     taps of the kernel lie `dilation` - 1 cells. `x` and `kernel` have one type, which is the result's. All
-    forms agree to the rounding of float32.
+    forms agree to the rounding of that type.
     """
     plain = kernel.shape[0] == 3 and (dilation, groups) == (1, 1)
-    if not plain or x.dtype != jnp.float32:
+    if not plain or x.dtype not in (jnp.float32, jnp.bfloat16):
         return direct(x, kernel, stride, dilation, groups)
     products = _products(x, kernel, stride)
     if stride == 1 and min(kernel.shape[2:]) >= _FEWEST_CHANNELS and products >= _LEAST_FOR_WINOGRAD:
@@ -82,29 +86,24 @@ def direct(
 
 def winograd(x: Float[Array, "B H W C"], kernel: Float[Array, "3 3 C D"]) -> Float[Array, "B H W D"]:
     """The same by F(2x2, 3x3)."""
-    batch, height, width, _ = x.shape
-    patches, kernels = _patches(x), _sandwich(_KERNEL, kernel)
-    products = [[v @ u for v, u in zip(*rows, strict=True)] for rows in zip(patches, kernels, strict=True)]
-    quads = jnp.stack([jnp.stack(row, axis=1) for row in _sandwich(_OUTPUT, products)], axis=1)
-    down, across = -(-height // 2), -(-width // 2)
-    quads = quads.reshape(batch, down, across, 2, 2, -1).transpose(0, 1, 3, 2, 4, 5)
-    return quads.reshape(batch, 2 * down, 2 * across, -1)[:, :height, :width]
+    return _by_tiles(x, _transformed(_KERNEL, kernel), summed)
 
 
 def winograd_gradients(
     x: Float[Array, "B H W C"], kernel: Float[Array, "3 3 C D"], gradient: Float[Array, "B H W D"]
 ) -> tuple[Float[Array, "B H W C"], Float[Array, "3 3 C D"]]:
     """The gradients of `winograd` by its input and its kernel, from the one by its output."""
-    back = winograd(gradient, kernel[::-1, ::-1].swapaxes(2, 3))
+    kernels = _transformed(_KERNEL, kernel)
+    back = _by_tiles(gradient, [[kernels[i][j] for j in _MIRRORED] for i in _MIRRORED], summed_turned)
     _, height, width, channels = gradient.shape
     whole = jnp.pad(gradient, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)))
     quads = [[whole[:, i::2, j::2].reshape(-1, channels) for j in range(2)] for i in range(2)]
-    spread = _sandwich(_transposed(_OUTPUT), quads)
     products = [
-        [jax.lax.dot_general(v, m, (((0,), (0,)), ((), ()))) for v, m in zip(*rows, strict=True)]
-        for rows in zip(_patches(x), spread, strict=True)
+        [summed_over_rows(v, m) for v, m in zip(*rows, strict=True)]
+        for rows in zip(_patches(x), _transformed(_transposed(_OUTPUT), quads), strict=True)
     ]
-    return back, jnp.stack([jnp.stack(row) for row in _sandwich(_transposed(_KERNEL), products)])
+    by_kernel = jnp.stack([jnp.stack(row) for row in _sandwich(_transposed(_KERNEL), products)])
+    return back, by_kernel.astype(x.dtype)
 
 
 def kernel_gradient(
@@ -117,9 +116,9 @@ def kernel_gradient(
 
     def tap(i, j):
         seen = whole[:, i : i + stride * down : stride, j : j + stride * across : stride]
-        return jax.lax.dot_general(seen.reshape(-1, x.shape[3]), gradient, (((0,), (0,)), ((), ())))
+        return summed_over_rows(seen.reshape(-1, x.shape[3]), gradient)
 
-    return jnp.stack([jnp.stack([tap(i, j) for j in range(3)]) for i in range(3)])
+    return jnp.stack([jnp.stack([tap(i, j) for j in range(3)]) for i in range(3)]).astype(x.dtype)
 
 
 def _direct_gradients(x, kernel, gradient, stride=1):
@@ -164,6 +163,18 @@ def _winograd_backward(inputs, gradient):
 _with_winograd.defvjp(_winograd_forward, _winograd_backward)
 
 
+def _by_tiles(x: Float[Array, "B H W C"], kernels: Grid, product: Product) -> Float[Array, "B H W D"]:
+    """The convolution from a transformed kernel, whose parts go into `product` as they are."""
+    batch, height, width, _ = x.shape
+    products = [
+        [product(v, u) for v, u in zip(*rows, strict=True)] for rows in zip(_patches(x), kernels, strict=True)
+    ]
+    quads = jnp.stack([jnp.stack(row, axis=1) for row in _sandwich(_OUTPUT, products)], axis=1)
+    down, across = -(-height // 2), -(-width // 2)
+    quads = quads.reshape(batch, down, across, 2, 2, -1).transpose(0, 1, 3, 2, 4, 5)
+    return quads.reshape(batch, 2 * down, 2 * across, -1)[:, :height, :width].astype(x.dtype)
+
+
 def _patches(x: Float[Array, "B H W C"]) -> Grid:
     """B^T d B of the 4x4 patch d under each 2x2 tile: 4x4 arrays (tiles, C)."""
     _, height, width, channels = x.shape
@@ -171,10 +182,16 @@ def _patches(x: Float[Array, "B H W C"]) -> Grid:
     x = jnp.pad(x, ((0, 0), (1, 1 + height % 2), (1, 1 + width % 2), (0, 0)))
     return [
         [part.reshape(-1, channels) for part in row]
-        for row in _sandwich(
+        for row in _transformed(
             _INPUT, [[x[:, i : i + down : 2, j : j + across : 2] for j in range(4)] for i in range(4)]
         )
     ]
+
+
+def _transformed(matrix: Sequence[Sequence[float]], grid: Grid) -> Grid:
+    """`_sandwich` in float32, rounded to the grid's type for the products."""
+    exact = [[part.astype(jnp.float32) for part in row] for row in grid]
+    return [[part.astype(grid[0][0].dtype) for part in row] for row in _sandwich(matrix, exact)]
 
 
 def _sandwich(matrix: Sequence[Sequence[float]], grid: Grid) -> Grid:

@@ -13,6 +13,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from maskrcnn_jax.config import Norm
 from maskrcnn_jax.models.convolution import convolve
+from maskrcnn_jax.models.products import product
 from maskrcnn_jax.ops.deformable import deformable_conv
 
 _EPSILON = 1e-5
@@ -205,7 +206,7 @@ class Dense(nn.Module):
     def __call__(self, x: Float[Array, "*B C"]) -> Float[Array, "*B c"]:
         kernel = self.param("kernel", self.kernel_init, (x.shape[-1], self.channels))
         bias = self.param("bias", nn.initializers.zeros, (self.channels,))
-        x = x.astype(self.dtype) @ kernel.astype(self.dtype)
+        x = _product(x.astype(self.dtype), kernel.astype(self.dtype))
         return x + _vector(bias, x)
 
 
@@ -233,7 +234,7 @@ def _product(x: Float[Array, "*B C"], kernel: Float[Array, "C c"]) -> Float[Arra
     So the kernel's gradient is one of two matrices as well; with more axes XLA's CPU backend copies both
     operands first, which costs a third to a half of its speed.
     """
-    return (x.reshape(-1, x.shape[-1]) @ kernel).reshape(*x.shape[:-1], -1)
+    return product(x.reshape(-1, x.shape[-1]), kernel).reshape(*x.shape[:-1], -1)
 
 
 def _vector(values: Float[Array, "C"], like: Array) -> Array:

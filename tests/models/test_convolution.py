@@ -120,6 +120,26 @@ def test_winograd_gradients_are_those_of_automatic_differentiation(rng):
         np.testing.assert_allclose(ours, theirs, atol=2e-5)
 
 
+@pytest.mark.parametrize("size", ["large", "taps"])
+def test_half_precision_rounds_little_more_than_its_inputs(size, rng, request):
+    """Filtered or by taps, with its gradients, beside the float64 of the same rounded inputs."""
+    request.getfixturevalue({"large": "always", "taps": "taps"}[size])
+    x, kernel, gradient = (jnp.asarray(v, jnp.bfloat16) for v in draw(rng, (2, 12, 9, 48, 32)))
+    found, back = jax.vjp(jax.jit(convolve), x, kernel)
+    by_x, by_kernel = jax.jit(back)(gradient)
+    x, kernel, gradient = (np.asarray(v, np.float64) for v in (x, kernel, gradient))
+    assert found.dtype == by_x.dtype == by_kernel.dtype == jnp.bfloat16
+    padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    exact_by_kernel = [
+        [np.einsum("bhwc,bhwd->cd", padded[:, i : i + 12, j : j + 9], gradient) for j in range(3)]
+        for i in range(3)
+    ]
+    turned = kernel[::-1, ::-1].swapaxes(2, 3)
+    exact = written_out(x, kernel), written_out(gradient, turned), np.array(exact_by_kernel)
+    for ours, wanted in zip((found, by_x, by_kernel), exact, strict=True):
+        assert np.abs(np.asarray(ours, np.float64) - wanted).mean() < 0.01 * wanted.std()
+
+
 def test_an_empty_batch_is_legal():
     out = convolve(jnp.zeros((0, 7, 7, 4)), jnp.ones((3, 3, 4, 2)))
     assert out.shape == (0, 7, 7, 2)
@@ -130,12 +150,13 @@ def test_an_empty_batch_is_legal():
     [
         ((512, 7, 7, 512, 512), "float32", True),  # res5 over RoIs
         ((1, 200, 200, 256, 256), "float32", True),  # the finest level of a pyramid
-        ((512, 7, 7, 512, 512), "bfloat16", False),  # slower in any form; its sums would round
+        ((512, 7, 7, 512, 512), "bfloat16", True),
+        ((512, 7, 7, 512, 512), "float16", False),
         ((1, 400, 400, 64, 64), "float32", False),  # few channels
         ((1, 25, 25, 256, 256), "float32", False),  # little work
     ],
 )
-def test_large_float32_layers_are_filtered(shape, dtype, filtered):
+def test_large_layers_are_filtered(shape, dtype, filtered):
     batch, height, width, inputs, outputs = shape
     x = jax.ShapeDtypeStruct((batch, height, width, inputs), dtype)
     kernel = jax.ShapeDtypeStruct((3, 3, inputs, outputs), dtype)
