@@ -117,17 +117,17 @@ def load_bundle(folder: str | os.PathLike) -> tuple[MaskRCNNConfig, Tree]:
     """
     folder = Path(folder)
     header = _read_header(folder)
-    try:
-        config = MaskRCNNConfig.from_dict(header["config"])
-    except ValueError as error:
-        raise BundleError(
-            f"{folder / CONFIG_FILE}: {error}\nCorrect these fields or save it again."
-        ) from error
+    config = _config_of(folder, header)
     flat = _read_weights(folder / WEIGHTS_FILE, header["sha256"])
     faults = mismatches(expected_shapes(config), shapes(flat))
     if faults:
         raise BundleError(_listing(f"{folder / WEIGHTS_FILE} does not fit {CONFIG_FILE}; restore it", faults))
     return config, nest(flat)
+
+
+def read_config(folder: str | os.PathLike) -> MaskRCNNConfig:
+    """The configuration of the bundle's model, without its weights. Raises as `load_bundle`."""
+    return _config_of(Path(folder), _read_header(Path(folder)))
 
 
 def read_about(folder: str | os.PathLike) -> dict[str, Any]:
@@ -160,6 +160,15 @@ def _read_header(folder: Path) -> dict[str, Any]:
     if wrong:
         raise BundleError(f"{path}: {' and '.join(wrong)} missing or of another type; save the bundle again")
     return header
+
+
+def _config_of(folder: Path, header: dict[str, Any]) -> MaskRCNNConfig:
+    try:
+        return MaskRCNNConfig.from_dict(header["config"])
+    except ValueError as error:
+        raise BundleError(
+            f"{folder / CONFIG_FILE}: {error}\nCorrect these fields or save it again."
+        ) from error
 
 
 def _read_weights(path: Path, sha256: str) -> Flat:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from pathlib import Path
 
@@ -15,8 +16,9 @@ from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QHBoxLayout, QLabel, QProgressBar, QPushButton, QVBoxLayout, QWidget
 
 from maskrcnn_jax.errors import UserError
+from maskrcnn_jax.interop.bundle import read_config
 from maskrcnn_jax.napari_plugin.finding import Cancelled, Finder, Objects, visible_pixels
-from maskrcnn_jax.zoo import DEFAULT, models
+from maskrcnn_jax.zoo import DEFAULT, models, resolve
 
 _OWN = "a bundle of my own"
 
@@ -39,7 +41,7 @@ class FindObjects(QWidget):
         self.image = ComboBox(label="image", choices=self._images)
         self.model = ComboBox(label="model", choices=[*(m.name for m in models()), _OWN], value=DEFAULT)
         self.bundle = FileEdit(label="bundle", mode="d")
-        self.min_score = FloatSlider(label="least score", min=0, max=1, step=0.05, value=0.5)
+        self.min_score = FloatSlider(label="least score", min=0, max=1, step=0.05)
         self.tile = SpinBox(label="tile (px, 0: if large)", min=0, max=8192, step=256, value=0)
         self.outlines = CheckBox(label="outlines", value=True)
         options = [self.image, self.model, self.bundle, self.min_score, self.tile, self.outlines]
@@ -58,9 +60,10 @@ class FindObjects(QWidget):
         layout.addStretch()
         self.find.clicked.connect(self._start)
         self.cancel.clicked.connect(self._cancel)
-        self.model.changed.connect(self._show_bundle)
+        self.model.changed.connect(self._follow_model)
+        self.bundle.changed.connect(self._follow_model)
         self._follow_layers()
-        self._show_bundle()
+        self._follow_model()
         self._show_running(False)
 
     def _follow_layers(self) -> None:
@@ -91,11 +94,10 @@ class FindObjects(QWidget):
             return
         self._cancelled.clear()
         self._show_running(True)
-        own = self.model.value == _OWN
         worker = create_worker(
             self._finder,
             pixels,
-            Path(self.bundle.value) if own else self.model.value,
+            self._model(),
             min_score=self.min_score.value,
             tile=self.tile.value,
             progress=self._progressed.emit,
@@ -150,8 +152,17 @@ class FindObjects(QWidget):
         self.status.setText(text)
         show_error(text)
 
-    def _show_bundle(self) -> None:
-        self.bundle.visible = self.model.value == _OWN
+    def _model(self) -> Path | str:
+        return Path(self.bundle.value) if self.model.value == _OWN else self.model.value
+
+    def _follow_model(self) -> None:
+        """The least score starts where the model's own lies."""
+        own = self.model.value == _OWN
+        self.bundle.visible = own
+        # What is wrong with a bundle is said when it is to be used.
+        with contextlib.suppress(UserError):
+            folder = self._model() if own else resolve(self.model.value)
+            self.min_score.value = read_config(folder).detection.min_score
 
     def _show_running(self, running: bool) -> None:
         self.find.setEnabled(not running)

@@ -1,6 +1,7 @@
 """The widget without a window: what it shows, adds and says."""
 
 import importlib.util
+import json
 import os
 import time
 import tomllib
@@ -24,6 +25,7 @@ with warnings.catch_warnings():
 
 from maskrcnn_jax.errors import UserError
 from maskrcnn_jax.napari_plugin.finding import Cancelled, Objects
+from maskrcnn_jax.zoo import resolve
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # napari's and Qt's own
 
@@ -122,6 +124,19 @@ def test_the_list_of_images_is_the_viewers(application, viewer, widget):
     viewer.layers.clear()
     widget._start()
     assert "open one first" in widget.status.text() and widget.find.isEnabled()
+
+
+def test_the_least_score_starts_at_the_models(widget, tmp_path):
+    header = json.loads((resolve("nuclei") / "config.json").read_text())
+    assert widget.min_score.value == header["config"]["detection"]["min_score"]
+    header["config"]["detection"]["min_score"] = 0.15
+    (tmp_path / "config.json").write_text(json.dumps(header))
+    (tmp_path / "model.safetensors").touch()
+    widget.model.value = module._OWN  # no bundle yet: the score stays
+    widget.bundle.value = tmp_path
+    assert widget.min_score.value == 0.15
+    widget.model.value = "nuclei-he"
+    assert widget.min_score.value == 0.4
 
 
 def test_the_bundle_is_asked_for_where_it_is_meant(widget):
