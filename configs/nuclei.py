@@ -3,8 +3,9 @@
     python benchmarks/nuclei_sets.py --out runs/data/nuclei DSB2018_FOLDER ...
     python train.py --config configs/nuclei.py --workdir runs/nuclei
     python train.py --config configs/nuclei.py:further --workdir runs/nuclei_further
+    python train.py --config configs/nuclei.py:longer --workdir runs/nuclei_longer
 
-The second run goes on from the first one's bundle at the first rate.
+Each run goes on from the bundle of the one before, at the first rate.
 """
 
 from dataclasses import replace
@@ -16,14 +17,22 @@ from maskrcnn_jax.experiment import DataConfig, Experiment, OptimizerConfig, Sch
 
 
 def get_config(part: str = "first") -> ConfigDict:
-    if part not in ("first", "further"):
-        raise ValueError(f"configs/nuclei.py:{part}: choose first or further")
+    if part not in ("first", "further", "longer"):
+        raise ValueError(f"configs/nuclei.py:{part}: choose first, further or longer")
     config = _first()
     if part == "further":
         config.init_from = "runs/nuclei/bundle"
         config.steps = 1700
         config.schedule.update({"warmup": 150, "milestones": (1200, 1560)})
         config.optimizer.ema = 0.999
+    if part == "longer":
+        config.init_from = "runs/nuclei_further/bundle"
+        config.seed = 3
+        config.model.roi.mask_margin = 0.1
+        config.steps = 6000
+        config.schedule.update({"warmup": 60, "milestones": (4400, 5500)})
+        config.optimizer.ema = 0.999
+        config.model.detection.min_score = 0.5
     return config
 
 
