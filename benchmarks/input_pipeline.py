@@ -32,10 +32,10 @@ from scipy import ndimage
 
 from maskrcnn_jax.data.augment import compose
 from maskrcnn_jax.data.entries import read_records
+from maskrcnn_jax.data.padding import pad_sample
 from maskrcnn_jax.data.pipeline import batches
 from maskrcnn_jax.data.readers.formats import list_entries
 from maskrcnn_jax.data.records import Record
-from maskrcnn_jax.data.runs import boxes_of, find_runs, renumbered
 from maskrcnn_jax.data.selection import whole
 from maskrcnn_jax.data.synthetic import draw_records
 
@@ -218,7 +218,7 @@ def _print_stages(records: list[Record], steps: int) -> None:
         ("crop", AUGMENT[:1], False),
         ("resize", AUGMENT[:2], False),
         ("flip", AUGMENT, False),
-        ("boxes and renumbering", AUGMENT, True),
+        ("boxes and padding", AUGMENT, True),
     ):
         function = tf.function(_stage(ops, finish, depth), input_signature=signature)
         total = _milliseconds(
@@ -238,14 +238,14 @@ def _print_stages(records: list[Record], steps: int) -> None:
 
 def _stage(ops, finish: bool, depth: int) -> Callable:
     augment = compose(ops)
+    sizes = {"canvas": CANVAS, "depth": depth, "max_instances": INSTANCES}
 
     def run(image, layers, classes, seed):
         image, selection, _ = augment(image, whole(layers), seed)
         if not finish:
             return image, selection
-        runs = find_runs(selection)
-        boxes, present = boxes_of(runs, tf.size(classes))
-        return image, boxes, renumbered(runs, tf.cumsum(tf.cast(present, tf.int32)), (depth, *CANVAS))
+        nothing = tf.fill([tf.size(classes), 4], np.float32(np.nan))
+        return pad_sample(0, image, selection, nothing, classes, classes > 0, classes, **sizes)
 
     return run
 

@@ -191,7 +191,7 @@ def resize(image: Image, layers: Layers, height: tf.Tensor, width: tf.Tensor) ->
     old_height, old_width = _size(image)
     layers = pick(layers, _nearest(height, old_height), _nearest(width, old_width))
     motion = linear((width / old_width, 0, 0), (0, height / old_height, 0))
-    return colour.to_uint8(scaled), layers, motion
+    return colour.to_uint8(scaled, clip=False), layers, motion
 
 
 def shortest_edge_size(
@@ -213,7 +213,7 @@ def _nearest(new: tf.Tensor, old: tf.Tensor) -> Int[tf.Tensor, "new"]:
     pixels goes to the side where the sum's rounding takes it, so a product would differ.
     """
     scale = tf.cast(old, tf.float64) / tf.cast(new, tf.float64)
-    steps = tf.concat([[scale * 0.5], tf.repeat(scale, new - 1)], axis=0)
+    steps = tf.concat([[scale * 0.5], tf.fill([new - 1], scale)], axis=0)
     return tf.minimum(tf.cast(tf.cumsum(steps), tf.int32), old - 1)
 
 

@@ -7,26 +7,24 @@ s * batch_size + i names the epoch, the place in that epoch's permutation, and t
 from __future__ import annotations
 
 import os
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from jaxtyping import Float32, Int, UInt8
+from jaxtyping import Int
 
 from maskrcnn_jax.data.augment import Augmentation, compose
 from maskrcnn_jax.data.motion import follow
 from maskrcnn_jax.data.order import make_deck, permuted
+from maskrcnn_jax.data.padding import pad_sample
 from maskrcnn_jax.data.record_tensors import Read, in_memory, on_demand
 from maskrcnn_jax.data.records import Record
-from maskrcnn_jax.data.runs import boxes_of, find_runs, renumbered
 from maskrcnn_jax.data.selection import whole
 from maskrcnn_jax.errors import UserError
 from maskrcnn_jax.structures import Batch
-
-_CELLS = 4  # along each side: instances beyond `max_instances` become a region in each of 4 x 4 parts
-REGIONS = _CELLS**2  # rows of a batch past `max_instances`
 
 
 def batches(
@@ -95,8 +93,11 @@ def batches(
     # Nothing is left to tune, and the end of a tuned stream waits for the tuner's thread to wake up.
     options = tf.data.Options()
     options.autotune.enabled = False
-    dataset = dataset.with_options(options)
-    return islice(_checked(dataset, records, canvas, failures), steps)
+    iterator = [dataset.with_options(options).as_numpy_iterator()]
+    stream = _checked(iterator, records, canvas, failures)
+    # At the program's end, too: its threads would wait for Python, which is gone, and TensorFlow for them.
+    weakref.finalize(stream, iterator.clear)
+    return islice(stream, steps)
 
 
 def hide_gpus_from_tensorflow() -> None:
@@ -125,81 +126,31 @@ def _sampler(
     seed: int,
 ) -> Callable[[tf.Tensor], Batch]:
     """Graph code that makes one sample, a Batch without its first axis, from its number."""
-    rows = max_instances + REGIONS
+    sizes = {"canvas": canvas, "depth": depth, "max_instances": max_instances}
 
     def make_sample(number: tf.Tensor) -> Batch:
         index = tf.gather(tf.constant(deck), permuted(number, len(deck), seed))
-        image, layers, annotated, *fields = read(index)
+        image, layers, boxes, *fields = read(index)
         key = tf.stack([tf.constant(seed, tf.int64), number])
         before = tf.shape(image)[:2]
         image, selection, path = augment(image, whole(layers), key)
-        size = tf.shape(image)[:2]
-        runs = find_runs(selection)
-        boxes, present = boxes_of(runs, tf.shape(annotated)[0])
         if has_boxes:
-            followed, right = follow(annotated, before, path)
-            boxes = tf.where(right[:, None], followed, boxes)
-        rank = tf.cumsum(tf.cast(present, tf.int32))
-        stays, beyond = present & (rank <= max_instances), present & (rank > max_instances)
-        regions = _regions(tf.boolean_mask(boxes, beyond), size)
-        boxes, classes, crowd, layer = (tf.boolean_mask(field, stays) for field in (boxes, *fields))
-        return Batch(
-            images=_on_canvas(image, canvas),
-            sizes=size,
-            boxes=tf.concat([_pad(boxes, (max_instances, 4)), regions], axis=0),
-            classes=_pad(classes, (rows,)),
-            valid=_pad(~crowd, (rows,)),
-            crowd=tf.concat([_pad(crowd, (max_instances,)), regions[:, 2] > 0], axis=0),
-            layers=_pad(layer, (rows,)),
-            instance_map=renumbered(runs, tf.where(stays, rank, 0), (depth, *canvas)),
-            index=tf.cast(index, tf.int32),
-            cut=tf.reduce_sum(tf.cast(beyond, tf.int32)),
-        )
+            boxes, right = follow(boxes, before, path)
+            boxes = tf.where(right[:, None], boxes, np.nan)
+        return pad_sample(index, image, selection, boxes, *fields, **sizes)
 
     return make_sample
 
 
-def _regions(boxes: Float32[tf.Tensor, "N 4"], size: tf.Tensor) -> Float32[tf.Tensor, "R 4"]:
-    """Boxes around those of `boxes` whose middles lie in one part of the image; 0 where there are none."""
-    middles = tf.reverse(boxes[:, :2] + boxes[:, 2:], [1]) / 2
-    place = tf.cast(_CELLS * middles / tf.cast(size, tf.float32), tf.int32)
-    place = tf.minimum(place, _CELLS - 1)
-    part = place[:, 0] * _CELLS + place[:, 1]
-    low = tf.math.unsorted_segment_min(boxes[:, :2], part, REGIONS)
-    high = tf.math.unsorted_segment_max(boxes[:, 2:], part, REGIONS)
-    return tf.where(high[:, :1] > 0, tf.concat([low, high], axis=1), 0.0)
-
-
-def _on_canvas(image: tf.Tensor, canvas: tuple[int, int]) -> UInt8[tf.Tensor, "H W 3"]:
-    """Zeros after the content: by NumPy, three times as fast as `tf.pad`.
-
-    Too large images are cut here and refused by `_checked`, which knows their names.
-    """
-
-    def place(pixels: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "H W 3"]:
-        placed = np.zeros((*canvas, 3), np.uint8)
-        content = pixels[: canvas[0], : canvas[1]]
-        placed[: content.shape[0], : content.shape[1]] = content
-        return placed
-
-    return tf.ensure_shape(tf.numpy_function(place, [image], tf.uint8, stateful=False), (*canvas, 3))
-
-
-def _pad(values: tf.Tensor, shape: tuple[int, ...]) -> tf.Tensor:
-    """Zeros after the content, up to a static shape."""
-    missing = tf.constant(shape) - tf.shape(values)
-    return tf.ensure_shape(tf.pad(values, tf.stack([tf.zeros_like(missing), missing], axis=1)), shape)
-
-
 def _checked(
-    dataset: tf.data.Dataset,
+    iterator: list[Iterator[Batch]],
     records: Sequence[Record],
     canvas: tuple[int, int],
     failures: list[Exception],
 ) -> Iterator[Batch]:
     """The batches, once it is clear that their images fit; what failed in a thread is raised as it was."""
     try:
-        for batch in dataset.as_numpy_iterator():
+        for batch in iter(lambda: next(iterator[0], None), None):
             for index, size in zip(batch.index, batch.sizes, strict=True):
                 if (size > canvas).any():
                     raise UserError(_misfit(records[index].name, size, canvas))

@@ -9,10 +9,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-import tensorflow as tf
 from jaxtyping import Bool, Float32, Int, Int32, UInt16
-
-from maskrcnn_jax.data.selection import Selection, whole
 
 
 class Runs(NamedTuple):
@@ -21,54 +18,19 @@ class Runs(NamedTuple):
     Attributes:
       values: of each run's pixels; 0, the background, has runs as well.
       boxes: XYXY, where the selection shows them.
-      selection: which is meant.
+      rows, columns: of the layers, which the selection shows.
     """
 
-    values: UInt16[tf.Tensor, "R"]
-    boxes: Int32[tf.Tensor, "R 4"]
-    selection: Selection
+    values: UInt16[np.ndarray, "R"]
+    boxes: Int32[np.ndarray, "R 4"]
+    rows: Int[np.ndarray, "h"]
+    columns: Int[np.ndarray, "w"]
 
 
-def find_runs(selection: Selection) -> Runs:
-    """All runs of what is selected."""
-    values, boxes = tf.numpy_function(_find, list(selection), (tf.uint16, tf.int32), stateful=False)
-    return Runs(tf.ensure_shape(values, [None]), tf.ensure_shape(boxes, [None, 4]), selection)
-
-
-def boxes_of(runs: Runs, count: tf.Tensor) -> tuple[Float32[tf.Tensor, "N 4"], Bool[tf.Tensor, "N"]]:
-    """XYXY boxes around the pixels of instances 1..count (0 where there are none), and which have any."""
-    boxes = tf.numpy_function(_around, [runs.values, runs.boxes, count], tf.float32, stateful=False)
-    boxes = tf.ensure_shape(boxes, [None, 4])
-    return boxes, boxes[:, 2] > 0
-
-
-def tight_boxes(
-    layers: UInt16[tf.Tensor, "L H W"], count: tf.Tensor
-) -> tuple[Float32[tf.Tensor, "N 4"], Bool[tf.Tensor, "N"]]:
-    """`boxes_of` all runs of some layers."""
-    return boxes_of(find_runs(whole(layers)), count)
-
-
-def renumbered(
-    runs: Runs, values: Int[tf.Tensor, "N"], shape: tuple[int, int, int]
-) -> UInt16[tf.Tensor, "L H W"]:
-    """What is selected, with `values[n]` for the pixels of instance n; 0 makes them background.
-
-    Args:
-      runs: of the selection.
-      values: of each instance.
-      shape: of the result; zeros follow in each axis, and what is beyond it is cut off.
-    """
-    new_values = tf.cast(tf.concat([[0], values], axis=0), tf.uint16)
-    of_runs = tf.gather(new_values, tf.cast(runs.values, tf.int32))
-    _, rows, columns = runs.selection
-    inputs = [of_runs, runs.boxes, rows, columns, tf.constant(shape)]
-    return tf.ensure_shape(tf.numpy_function(_paint, inputs, tf.uint16, stateful=False), shape)
-
-
-def _find(
+def find_runs(
     layers: UInt16[np.ndarray, "L H W"], rows: Int[np.ndarray, "h"], columns: Int[np.ndarray, "w"]
-) -> tuple[UInt16[np.ndarray, "R"], Int32[np.ndarray, "R 4"]]:
+) -> Runs:
+    """All runs of what `data.selection` selects: the `columns` of the `rows`, each rising or falling."""
     (used_rows, tops), (used_columns, lefts) = _used(rows), _used(columns)
     window = np.ascontiguousarray(layers[:, used_rows][:, :, used_columns])
     begins = np.ones(window.shape, bool)
@@ -81,33 +43,45 @@ def _find(
     line %= height
     x0, x1 = _shown(lefts[first], lefts[end], columns)
     y0, y1 = _shown(tops[line], tops[line + 1], rows)
-    return window.ravel()[starts], np.stack([x0, y0, x1, y1], axis=1, dtype=np.int32)
+    boxes = np.stack([x0, y0, x1, y1], axis=1, dtype=np.int32)
+    return Runs(window.ravel()[starts], boxes, rows, columns)
 
 
-def _around(
-    values: UInt16[np.ndarray, "R"], boxes: Int32[np.ndarray, "R 4"], count: np.int32
-) -> Float32[np.ndarray, "N 4"]:
+def boxes_of(runs: Runs, count: int) -> tuple[Float32[np.ndarray, "N 4"], Bool[np.ndarray, "N"]]:
+    """XYXY boxes around the pixels of instances 1..count (0 where there are none), and which have any."""
     around = np.zeros((4, count + 1), np.int32)  # the background as well
     around[:2] = np.iinfo(np.int32).max
     for side, fold in enumerate((np.minimum, np.minimum, np.maximum, np.maximum)):
-        fold.at(around[side], values, boxes[:, side])
-    return np.where(around[2] > 0, around, 0)[:, 1:].T.astype(np.float32)
+        fold.at(around[side], runs.values, runs.boxes[:, side])
+    boxes = np.where(around[2] > 0, around, 0)[:, 1:].T.astype(np.float32)
+    return boxes, boxes[:, 2] > 0
 
 
-def _paint(
-    values: UInt16[np.ndarray, "R"],
-    boxes: Int32[np.ndarray, "R 4"],
-    rows: Int[np.ndarray, "h"],
-    columns: Int[np.ndarray, "w"],
-    shape: Int[np.ndarray, "3"],
+def tight_boxes(
+    layers: UInt16[np.ndarray, "L H W"], count: int
+) -> tuple[Float32[np.ndarray, "N 4"], Bool[np.ndarray, "N"]]:
+    """`boxes_of` all runs of some layers."""
+    height, width = layers.shape[1:]
+    return boxes_of(find_runs(layers, np.arange(height), np.arange(width)), count)
+
+
+def renumbered(
+    runs: Runs, values: Int[np.ndarray, "N"], out: UInt16[np.ndarray, "L H W"]
 ) -> UInt16[np.ndarray, "L H W"]:
-    lines = np.repeat(values, boxes[:, 2] - boxes[:, 0])
-    source = np.unique(rows, return_inverse=True)[1]
-    lines = lines.reshape(-1, source.max() + 1, len(columns))[..., :: _direction(columns)]
-    painted = np.zeros(shape, np.uint16)
-    height, width = np.minimum(shape[1:], (len(rows), len(columns)))
-    painted[: len(lines), :height, :width] = lines[:, source[:height], :width]
-    return painted
+    """What is selected, with `values[n]` for the pixels of instance n; 0 makes them background.
+
+    Args:
+      runs: of the selection.
+      values: of each instance.
+      out: zeros, of which the selection overwrites the first in each axis; what is beyond is cut off.
+    """
+    of_runs = np.append(0, values).astype(np.uint16)[runs.values]
+    lines = np.repeat(of_runs, runs.boxes[:, 2] - runs.boxes[:, 0])
+    source = np.unique(runs.rows, return_inverse=True)[1]
+    lines = lines.reshape(-1, source.max() + 1, len(runs.columns))[..., :: _direction(runs.columns)]
+    height, width = np.minimum(out.shape[1:], (len(runs.rows), len(runs.columns)))
+    out[: len(lines), :height, :width] = lines[:, source[:height], :width]
+    return out
 
 
 def _used(places: Int[np.ndarray, "n"]) -> tuple[slice | np.ndarray, Int[np.ndarray, "used+1"]]:

@@ -35,7 +35,7 @@ def moved(ops, seed):
     before, _ = tight_boxes(layers, 12)
     _, after, path = compose(ops)(image, layers, tf.constant([seed, 1], tf.int64))
     boxes, right = follow(before, tf.constant(image.shape[:2]), path)
-    return boxes.numpy(), right.numpy(), *(x.numpy() for x in tight_boxes(after, 12))
+    return boxes.numpy(), right.numpy(), *tight_boxes(np.asarray(after), 12)
 
 
 @pytest.mark.parametrize("name", EXACT)

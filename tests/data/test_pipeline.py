@@ -11,7 +11,8 @@ import pytest
 import tensorflow as tf
 
 from maskrcnn_jax.data.order import make_deck
-from maskrcnn_jax.data.pipeline import REGIONS, batches, hide_gpus_from_tensorflow
+from maskrcnn_jax.data.padding import REGIONS
+from maskrcnn_jax.data.pipeline import batches, hide_gpus_from_tensorflow
 from maskrcnn_jax.data.records import Record, encode_layers
 from maskrcnn_jax.data.runs import tight_boxes
 from maskrcnn_jax.data.synthetic import draw_records
@@ -278,8 +279,8 @@ def test_tight_boxes_equal_a_loop_over_masks(rng):
     layers = np.stack([rng.integers(0, 9, (13, 11)), rng.integers(9, 15, (13, 11))]).astype(np.uint16)
     layers[1] *= rng.random((13, 11)) < 0.3
     layers[layers == 4] = 0
-    boxes, present = tight_boxes(tf.constant(layers), 16)
-    for n, (box, there) in enumerate(zip(boxes.numpy(), present.numpy(), strict=True)):
+    boxes, present = tight_boxes(layers, 16)
+    for n, (box, there) in enumerate(zip(boxes, present, strict=True)):
         _, rows, cols = np.nonzero(layers == n + 1)
         assert there == (len(rows) > 0)
         tight = [cols.min(), rows.min(), cols.max() + 1, rows.max() + 1] if there else [0] * 4

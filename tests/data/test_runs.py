@@ -40,16 +40,16 @@ def test_nothing_depends_on_the_form_of_the_layers(layers, ops):
         _, selection, _ = augment(image, whole(tf.constant(layers)), key)
         assert isinstance(selection, Selection)
         np.testing.assert_array_equal(copied(selection), pixels)
-        runs = find_runs(selection)
-        boxes, present = boxes_of(runs, tf.constant(24))
-        for n, (box, there) in enumerate(zip(boxes.numpy(), present.numpy(), strict=True)):
+        runs = find_runs(*(x.numpy() for x in selection))
+        boxes, present = boxes_of(runs, 24)
+        for n, (box, there) in enumerate(zip(boxes, present, strict=True)):
             _, rows, columns = np.nonzero(pixels == n + 1)
             assert there == (len(rows) > 0)
             if there:
                 assert box.tolist() == [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
         expected = np.concatenate([[0], values])[pixels.numpy()]
         for canvas in ((90, 100), (9, 11)):  # more than the image, and less
-            painted = renumbered(runs, tf.constant(values), (3, *canvas)).numpy()
+            painted = renumbered(runs, values, np.zeros((3, *canvas), np.uint16))
             height, width = np.minimum(canvas, pixels.shape[1:])
             np.testing.assert_array_equal(painted[:2, :height, :width], expected[:, :height, :width])
             assert painted.shape == (3, *canvas) and painted.sum() == painted[:2, :height, :width].sum()
