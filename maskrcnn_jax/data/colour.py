@@ -95,7 +95,7 @@ def stretch_grey(image: Image, layers: Layers, seed: Seed) -> tuple[Image, Layer
 def to_uint8(values: Float32[tf.Tensor, "H W 3"], *, clip: bool = True) -> Image:
     """Rounds grey levels, halves to even, and clips them: by NumPy, several times as fast as `tf.round`.
 
-    Means of grey levels need no clipping, which takes as long as the rest.
+    Means of grey levels need no clipping.
     """
 
     def convert(levels: Float32[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "H W 3"]:

@@ -18,10 +18,11 @@ for _ in range(5):
 """
 
 
-@pytest.mark.parametrize("end", ["", "raise SystemExit(3)", "raise KeyError"])
-def test_a_program_ends_with_a_stream_alive(end):
+@pytest.mark.parametrize(
+    ("end", "code", "said"), [("", 0, ""), ("raise SystemExit(3)", 3, ""), ("raise KeyError", 1, "KeyError")]
+)
+def test_a_program_ends_with_a_stream_alive(end, code, said):
     environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"}
     command = [sys.executable, "-c", PROGRAM + end]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
-    expected = {"": (0, ""), "raise KeyError": (1, "KeyError")}.get(end, (3, ""))
-    assert done.returncode == expected[0] and expected[1] in done.stderr
+    assert done.returncode == code and said in done.stderr
